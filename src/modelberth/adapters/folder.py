@@ -1,0 +1,222 @@
+"""Model folders on this machine: which files they hold, what their headers say, and the hashes of all bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+
+from modelberth.adapters.files import CHUNK_BYTES, OnBytes, disk_errors, ignore_bytes, write_file
+from modelberth.base.errors import IntegrityError, UsageError
+from modelberth.checkpoint import safetensors
+from modelberth.checkpoint.config import CONFIG_NAME
+from modelberth.checkpoint.folder import Checkpoint, check_folder, is_weights, model_files
+from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES, FileEntry, FileManifest, parse_manifest
+
+
+def list_files(folder: Path) -> tuple[str, ...]:
+    """Paths of all regular files below a folder, relative, `/` between parts, sorted.
+
+    Links to files inside the folder count as files; a link that leads out of it is refused, except into the
+    folder's own Hub cache layout (`blobs/` beside `snapshots/`).
+
+    Raises:
+        UsageError: no folder there.
+        IntegrityError: a link leads out, or something is neither file nor folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            "there is no such folder",
+            where=str(folder),
+            next_step="give the folder that has config.json in it",
+        )
+    root = folder.resolve()
+    found: list[str] = []
+    with disk_errors(folder):
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in [*names, *(name for name in folders if (Path(parent) / name).is_symlink())]:
+                path = Path(parent) / name
+                _check_link(path, root)
+                found.append(path.relative_to(folder).as_posix())
+    return tuple(sorted(found))
+
+
+def _check_link(path: Path, root: Path) -> None:
+    target = path.resolve()
+    if path.is_symlink() and not (target.is_relative_to(root) or target.is_relative_to(root.parent.parent / "blobs")):
+        raise IntegrityError(
+            "a link leads out of the folder",
+            where=str(path),
+            why="only files inside the folder are delivered",
+        )
+    if not target.is_file():
+        raise IntegrityError(
+            "this is not a file",
+            where=str(path),
+            why="links to folders, sockets and devices are not delivered",
+        )
+
+
+def read_checkpoint(folder: Path) -> tuple[tuple[str, ...], Checkpoint]:
+    """The files to deliver of a model folder, and what its config, headers and index say.
+
+    Only headers are read, so a 48 GB model takes milliseconds.
+
+    Raises:
+        IntegrityError: refused files, a lying header or index, no config, no weights.
+    """
+    paths = model_files(list_files(folder))
+    with disk_errors(folder):
+        headers = {path: _header(folder / path, path) for path in paths if is_weights(path)}
+        config = (folder / CONFIG_NAME).read_bytes() if CONFIG_NAME in paths else None
+        index = (folder / safetensors.INDEX_NAME).read_bytes() if safetensors.INDEX_NAME in paths else None
+    try:
+        return paths, check_folder(paths, config, headers, index)
+    except IntegrityError as error:
+        error.where = str(folder / error.where) if error.where else str(folder)
+        raise
+
+
+def _header(path: Path, name: str) -> safetensors.Header:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            length = safetensors.header_length(file.read(safetensors.LENGTH_BYTES), size, name)
+            return safetensors.parse_header(file.read(length), size, name)
+    except IntegrityError as error:
+        error.where = str(path)
+        raise
+
+
+def hash_file(path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> FileEntry:
+    """Read a file once for its SHA-256 and the CRC-32 of every part.
+
+    Raises:
+        IntegrityError: it changed while it was read.
+    """
+    with disk_errors(path), path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        hasher = PartHasher()
+        while chunk := file.read(CHUNK_BYTES):
+            hasher.update(chunk)
+            on_bytes(len(chunk))
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise IntegrityError(
+            "the file changed while it was read", where=str(path), next_step="wait for its writer to finish"
+        )
+    return hasher.entry(relative)
+
+
+class PartHasher:
+    """SHA-256 of a stream and CRC-32 of each of its parts, in one pass."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+        self._crc = 0
+        self._done: list[str] = []
+
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self._sha256.update(chunk)
+        view = memoryview(chunk)
+        while view:
+            room = PART_BYTES - self._size % PART_BYTES
+            taken = view[:room]
+            self._crc = zlib.crc32(taken, self._crc)
+            self._size += len(taken)
+            view = view[room:]
+            if self._size % PART_BYTES == 0:
+                self._done.append(f"{self._crc:08x}")
+                self._crc = 0
+
+    def copy(self) -> PartHasher:
+        """A hasher that has taken the same bytes: a part that came wrong is taken again from here."""
+        other = PartHasher()
+        other._sha256, other._size, other._crc = self._sha256.copy(), self._size, self._crc
+        other._done = list(self._done)
+        return other
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+        return self._size
+
+    @property
+    def crcs(self) -> tuple[str, ...]:
+        """CRC-32 of every part begun, the last one perhaps not complete."""
+        partial = self._size % PART_BYTES or not self._done
+        return (*self._done, f"{self._crc:08x}") if partial else tuple(self._done)
+
+    def entry(self, path: str) -> FileEntry:
+        """The file entry of everything taken so far."""
+        return FileEntry(path, self._size, self._sha256.hexdigest(), self.crcs)
+
+
+def read_manifest(folder: Path) -> FileManifest | None:
+    """The manifest of a delivered folder; None where there is none, so it is not complete."""
+    path = folder / MANIFEST_PATH
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return parse_manifest(content, str(path))
+
+
+class HashCache:
+    """File entries by path, size, modification time and inode, kept in one JSON file.
+
+    As git does, a file is trusted only if it was not modified around the time it was hashed: a change in the
+    same tick of the clock would otherwise go unseen.
+    """
+
+    _SETTLED_NS = 2_000_000_000
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, dict[str, object]]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def entry(self, path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> FileEntry:
+        """The entry of a file, hashed now or known from before."""
+        with disk_errors(path):
+            key, stamp = str(path.resolve()), _stamp(path)
+        known = self._known.get(key)
+        if known and known.get("stamp") == stamp:
+            entry = FileEntry(relative, int(str(known["size"])), str(known["sha256"]), tuple(known["crc32"]))  # type: ignore[arg-type]
+            on_bytes(entry.size)
+            return entry
+        entry = hash_file(path, relative, on_bytes)
+        settled = time.time_ns() - path.stat().st_mtime_ns > self._SETTLED_NS
+        if _stamp(path) == stamp and settled:
+            self._known[key] = {
+                "stamp": stamp,
+                "size": entry.size,
+                "sha256": entry.sha256,
+                "crc32": list(entry.crc32),
+            }
+            self._changed = True
+        return entry
+
+    def save(self) -> None:
+        """Keep what is known for the next run."""
+        if self._changed:
+            write_file(self._path, json.dumps(self._known).encode())
+            self._changed = False
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]

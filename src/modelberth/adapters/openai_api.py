@@ -1,0 +1,214 @@
+"""An OpenAI-compatible endpoint: health, models, completions and chat, streamed and not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from modelberth.base.clock import Clock, monotonic
+from modelberth.base.errors import AuthError, IntegrityError, NotReady, RemoteUnavailable
+from modelberth.base.text import shorten
+
+_MAX_BODY = 8 << 20
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: the answer.
+        finish_reason: `stop`, `length`, ...; empty where the endpoint gave none.
+        tokens: completion tokens as the endpoint counts them; 0 where it does not say.
+    """
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class StreamedAnswer:
+    """A streamed answer and its times.
+
+    Attributes:
+        answer: put together from the pieces.
+        first_seconds: from the request to the first piece of text.
+        total_seconds: from the request to the last.
+        pieces: events that carried text.
+    """
+
+    answer: Answer
+    first_seconds: float
+    total_seconds: float
+    pieces: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens over the whole time of the request, as its client lives it; 0 where it is not known.
+
+        Not the rate after the first piece: on a busy machine all pieces can arrive in one burst.
+        """
+        return self.answer.tokens / self.total_seconds if self.total_seconds > 0 else 0.0
+
+
+class Endpoint:
+    """One endpoint.
+
+    Args:
+        url: base URL without `/v1`.
+        timeout: seconds without a byte after which a request is given up.
+        clock: for the times of streamed answers.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 120.0, clock: Clock = monotonic) -> None:
+        self.url = url.rstrip("/")
+        self._clock = clock
+        # No proxy of the environment: the address is the one that was given.
+        self._client = httpx2.Client(
+            base_url=self.url, timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS), trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def is_healthy(self) -> bool:
+        """Whether `/health` answers 200 now; False while nothing listens."""
+        try:
+            return self._client.get("/health", timeout=_CONNECT_SECONDS).status_code == httpx2.codes.OK
+        except httpx2.TransportError:
+            return False
+
+    def models(self) -> tuple[str, ...]:
+        """The names that `/v1/models` offers."""
+        document = self._json("GET", "/v1/models", None)
+        try:
+            return tuple(str(item["id"]) for item in document["data"])
+        except (TypeError, KeyError) as error:
+            raise self._unexpected("/v1/models", "a list of models", document) from error
+
+    def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
+        """One plain completion at temperature 0."""
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+        document = self._json("POST", "/v1/completions", body)
+        return self._answer("/v1/completions", document, lambda choice: choice["text"])
+
+    def chat(self, model: str, prompt: str, max_tokens: int) -> Answer:
+        """One chat answer at temperature 0."""
+        document = self._json("POST", "/v1/chat/completions", _chat_body(model, prompt, max_tokens))
+        return self._answer("/v1/chat/completions", document, lambda choice: choice["message"]["content"] or "")
+
+    def stream_chat(self, model: str, prompt: str, max_tokens: int) -> StreamedAnswer:
+        """One streamed chat answer at temperature 0, timed.
+
+        Raises:
+            IntegrityError: the stream ended without `[DONE]`, or an event was none.
+        """
+        body = {
+            **_chat_body(model, prompt, max_tokens),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        start = self._clock()
+        text: list[str] = []
+        first = reason = None
+        tokens = 0
+        for event in self._events("/v1/chat/completions", body):
+            usage = event.get("usage") or {}
+            tokens = usage.get("completion_tokens", tokens)
+            for choice in event.get("choices") or ():
+                piece = (choice.get("delta") or {}).get("content")
+                reason = choice.get("finish_reason") or reason
+                if piece:
+                    first = self._clock() - start if first is None else first
+                    text.append(piece)
+        total = self._clock() - start
+        return StreamedAnswer(
+            Answer("".join(text), reason or "", tokens), total if first is None else first, total, len(text)
+        )
+
+    def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The JSON events of a server-sent stream, until `[DONE]`."""
+        with self._errors(path), self._client.stream("POST", path, json=body) as response:
+            if response.status_code != httpx2.codes.OK:
+                response.read()
+                raise self._refused(path, response)
+            for line in response.iter_lines():
+                if not line.startswith("data:"):
+                    continue
+                data = line.removeprefix("data:").strip()
+                if data == "[DONE]":
+                    return
+                try:
+                    event = json.loads(data)
+                except ValueError as error:
+                    raise self._unexpected(path, "JSON events", data) from error
+                if not isinstance(event, dict) or "error" in event:
+                    raise self._unexpected(path, "an event with choices", event)
+                yield event
+        raise self._unexpected(path, "a stream that ends with [DONE]", "the stream broke off")
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        with self._errors(path):
+            response = self._client.request(method, path, json=body)
+        if response.status_code != httpx2.codes.OK:
+            raise self._refused(path, response)
+        try:
+            return json.loads(response.content[:_MAX_BODY])
+        except ValueError as error:
+            raise self._unexpected(path, "JSON", response.text) from error
+
+    def _answer(self, path: str, document: Any, text_of: Any) -> Answer:
+        try:
+            choice = document["choices"][0]
+            usage = document.get("usage") or {}
+            return Answer(
+                str(text_of(choice)),
+                str(choice.get("finish_reason") or ""),
+                int(usage.get("completion_tokens", 0)),
+            )
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            raise self._unexpected(path, "an answer with choices", document) from error
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.TimeoutException as error:
+            raise NotReady("the endpoint did not answer in time", where=self.url + path) from error
+        except httpx2.TransportError as error:
+            raise RemoteUnavailable("the endpoint does not answer", where=self.url + path, why=str(error)) from error
+
+    def _refused(self, path: str, response: httpx2.Response) -> Exception:
+        why = f"status {response.status_code}: {shorten(response.text, 256)}"
+        kind = (
+            AuthError
+            if response.status_code in {401, 403}
+            else RemoteUnavailable
+            if response.status_code >= 500
+            else IntegrityError
+        )
+        return kind("the endpoint refused the request", where=self.url + path, why=why)
+
+    def _unexpected(self, path: str, expected: str, found: Any) -> IntegrityError:
+        return IntegrityError(
+            "the endpoint's answer is not as expected",
+            where=self.url + path,
+            why=f"expected {expected}, got {shorten(str(found), 256)}",
+        )
+
+
+def _chat_body(model: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+    }

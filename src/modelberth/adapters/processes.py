@@ -1,0 +1,171 @@
+"""Processes that never outlive us: the only module that starts any.
+
+Every long-running child runs under a keeper (`modelberth.adapters.keeper`), a small process that holds the
+reading end of a pipe to us. When we end, however we end, the pipe closes and the keeper stops the child and
+everything the child started. Short commands (`run`) are waited for and killed with us by their process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Thread
+
+from modelberth.adapters import keeper
+from modelberth.base.errors import PrerequisiteMissing
+
+OnLine = Callable[[str], None]
+MAX_LINE = 64 * 1024
+"""Longest line handed on, bytes; the rest of a longer one is dropped from the view, not from the log file."""
+
+
+class Child:
+    """A child process under its keeper.
+
+    Its output goes to `log` as it is, and line by line to `on_line` on a thread of its own.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: int, reader: Thread) -> None:
+        self._process = process
+        self._lifeline: int | None = lifeline
+        self._reader = reader
+
+    @property
+    def pid(self) -> int:
+        """Process id of the keeper, whose end is the end of all below it."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code once everything has ended (negative for a signal), None before."""
+        code = self._process.poll()
+        return None if code is None else keeper.child_code(code)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end; None when `timeout` seconds pass first."""
+        try:
+            return keeper.child_code(self._process.wait(timeout))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> int:
+        """Ask the child to end, then end it and everything it started; returns its exit code."""
+        self.release()
+        code = self._process.wait()
+        self._reader.join()
+        return keeper.child_code(code)
+
+    def release(self) -> None:
+        """Begin to stop, without waiting: the keeper sees the pipe close."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+
+def start(
+    command: Sequence[str],
+    *,
+    log: Path,
+    on_line: OnLine,
+    environment: Mapping[str, str] | None = None,
+    scratch: Path | None = None,
+    grace: float = 10.0,
+) -> Child:
+    """Start a child that lives no longer than we do.
+
+    Args:
+        command: program and arguments; no shell.
+        log: file that takes its output, both streams.
+        on_line: called with every line, on another thread.
+        environment: the child's whole environment; ours when None.
+        scratch: a folder that the keeper removes at the end, whoever ends first.
+        grace: seconds between the request to end and the kill.
+
+    Raises:
+        PrerequisiteMissing: the program is not there.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    arguments = keeper.command(command, lifeline=reading, scratch=scratch, grace=grace)
+    try:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=dict(environment) if environment is not None else None, pass_fds=(reading,),
+            start_new_session=True,  # Ctrl-C reaches us alone; we stop the children in order
+        )  # fmt: skip
+    except OSError:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+    reader = Thread(target=_copy, args=(process, log, on_line), name=f"log of {log.name}", daemon=True)
+    reader.start()
+    return Child(process, writing, reader)
+
+
+def _copy(process: subprocess.Popen[bytes], log: Path, on_line: OnLine) -> None:
+    """Copy output to the log file and to the listener until the last writer closes it."""
+    stream = process.stdout
+    if stream is None:  # never: it was opened with PIPE
+        return
+    with stream, contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(log.open("ab", buffering=0))
+        except OSError:
+            file = None
+        rest = b""
+        while chunk := os.read(stream.fileno(), MAX_LINE):
+            if file:
+                try:
+                    file.write(chunk)
+                except OSError:
+                    file = None  # a full disk must not stop the engine; the lines still reach the listener
+            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            for line in lines:
+                on_line(line.decode("utf-8", "replace"))
+            rest = rest[:MAX_LINE]
+        if rest:
+            on_line(rest.decode("utf-8", "replace"))
+
+
+def run(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, on_line: OnLine | None = None
+) -> tuple[int, str]:
+    """Run a command to its end and return its exit code and its output, both streams together.
+
+    An exception in between, Ctrl-C among them, ends the whole process group.
+
+    Raises:
+        PrerequisiteMissing: the program is not there.
+    """
+    lines: list[str] = []
+    try:
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=dict(environment) if environment is not None else None, start_new_session=True,
+            text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise PrerequisiteMissing(f"{command[0]} is not there", why="the program could not be started") from error
+    try:
+        for line in process.stdout or ():
+            lines.append(line)
+            if on_line:
+                on_line(line.rstrip("\n"))
+        return process.wait(), "".join(lines)
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def python() -> str:
+    """The interpreter that runs us."""
+    return sys.executable

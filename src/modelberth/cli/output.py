@@ -1,0 +1,75 @@
+"""The one place that prints: data to standard output, talk to standard error.
+
+Formats of data: `table` and `wide` for people, `json` and `yaml` for programs, `name` for pipes. Tables are
+aligned by spaces and never cut, so that they survive a pipe. Colour only on a terminal, and NO_COLOR wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+FORMATS = ("table", "wide", "json", "yaml", "name")
+
+
+def talk(*lines: str) -> None:
+    """Lines for a person, to standard error."""
+    for line in lines:
+        _write(sys.stderr, line)
+
+
+def data(text: str) -> None:
+    """Text that is the result, to standard output."""
+    _write(sys.stdout, text)
+
+
+def document(value: Any, form: str) -> None:
+    """A document as `json` or `yaml`, to standard output."""
+    if form == "yaml":
+        from modelberth.base.yamlio import write_documents
+
+        data(write_documents([value]).rstrip("\n"))
+    else:
+        data(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches this stream: a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width(default: int = 100) -> int:
+    """Columns of the terminal; `default` off one."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return default
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Lines of an aligned table.
+
+    Args:
+        head: column titles.
+        rows: cells as text, as many as titles.
+        right: columns whose cells stand on the right: numbers.
+    """
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(size) if column in right else cell.ljust(size)
+            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return [line(head), *(line(row) for row in rows)]

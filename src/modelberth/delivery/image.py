@@ -1,0 +1,158 @@
+"""OCI images of models (ModelCars): deterministic plain-tar layers, one a file, everything below /models.
+
+The same files give the same digests on any machine and at any time: times and owners are zero, entries are in
+path order, nothing is compressed (weights do not compress, and a gzip of them costs minutes). One layer a file
+keeps the peak on a node at the unpacked size plus the layers in flight.
+Sources: OCI image specification 1.1 (layer, config, manifest, layout); KServe's modelcar wants /models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+from modelberth.base.errors import IntegrityError
+from modelberth.delivery.manifest import FileEntry
+
+MODELS_FOLDER = "models"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+FILE_PATH = "dev.modelberth.path"
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob by content: media type, `sha256:...` digest, size in bytes, and the file path it carries, if one."""
+
+    media_type: str
+    digest: str
+    size: int
+    path: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifests write it."""
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.path:
+            document["annotations"] = {FILE_PATH: self.path}
+        return document
+
+
+def layer_head(entry: FileEntry) -> bytes:
+    """The tar bytes before a file's content: its parent folders and its own header."""
+    parts = [MODELS_FOLDER, *entry.path.split("/")]
+    folders = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
+    head = b"".join(_header(folder, 0, tarfile.DIRTYPE, 0o755) for folder in folders)
+    return head + _header("/".join(parts), entry.size, tarfile.REGTYPE, 0o644)
+
+
+def layer_tail(size: int) -> bytes:
+    """The tar bytes after a file's content: padding to a block, and two empty blocks."""
+    return b"\0" * (-size % _BLOCK + 2 * _BLOCK)
+
+
+def layer_bytes(entry: FileEntry) -> int:
+    """Size of a file's layer in bytes."""
+    return len(layer_head(entry)) + entry.size + len(layer_tail(entry.size))
+
+
+def file_in_layer(layer: bytes, path: str) -> bytes:
+    """The content of the file `path` in a small layer that is in memory.
+
+    Raises:
+        IntegrityError: the layer is no tar, or has no such file.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(layer), mode="r:") as archive:
+            member = archive.extractfile(f"{MODELS_FOLDER}/{path}")
+            if member is not None:
+                return member.read()
+    except (tarfile.TarError, KeyError) as error:
+        raise IntegrityError("a layer does not hold its file", where=path) from error
+    raise IntegrityError("a layer does not hold its file", where=path)
+
+
+def _header(name: str, size: int, kind: bytes, mode: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.mode = size, kind, mode
+    info.mtime = info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    # PAX: ustar where it fits, extended records for long names and files past 8 GiB.
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def image_config(layers: tuple[Descriptor, ...], architecture: str = "amd64") -> bytes:
+    """The image's config blob. Weights run nowhere; `amd64` is what a node's pull asks for."""
+    document = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+        "history": [{"created_by": f"berth modelcar: {layer.path}"} for layer in layers],
+    }
+    return _canonical(document)
+
+
+def image_manifest(config: Descriptor, layers: tuple[Descriptor, ...], annotations: dict[str, str]) -> bytes:
+    """The image's manifest blob; its digest is what deployments pin."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+        "annotations": dict(sorted(annotations.items())),
+    }
+    return _canonical(document)
+
+
+def describe(media_type: str, content: bytes, path: str = "") -> Descriptor:
+    """The descriptor of a blob that is in memory."""
+    return Descriptor(media_type, digest_of(content), len(content), path)
+
+
+def digest_of(content: bytes) -> str:
+    """`sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def parse_image_manifest(content: bytes, where: str) -> tuple[Descriptor, ...]:
+    """The layers of an image that `berth` built, in order.
+
+    Raises:
+        IntegrityError: not an image manifest, or a layer of another kind.
+    """
+    try:
+        document = json.loads(content)
+        layers = tuple(
+            Descriptor(
+                item["mediaType"],
+                item["digest"],
+                item["size"],
+                item.get("annotations", {}).get(FILE_PATH, ""),
+            )
+            for item in document["layers"]
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise IntegrityError("the image's manifest cannot be read", where=where) from error
+    for layer in layers:
+        if layer.media_type != LAYER_TYPE or not layer.path or not isinstance(layer.size, int):
+            raise IntegrityError(
+                "a layer of the image is not a model file", where=where, why=f"media type {layer.media_type}"
+            )
+    return layers
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def annotation(content: bytes, key: str) -> str:
+    """One annotation of an image manifest that `parse_image_manifest` accepted; empty where it has none."""
+    return str((json.loads(content).get("annotations") or {}).get(key, ""))

@@ -1,0 +1,153 @@
+"""The engine's arguments: one source for the ServingRuntime, the InferenceService and the process on this machine.
+
+The ServingRuntime gives what every service of a platform has (port, model folder, served name); the
+InferenceService adds what its variant declares. vLLM reads both as one list. On this machine the same list is
+used, with what the machine cannot honour replaced, each replacement said in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from modelberth.base.units import format_binary
+from modelberth.spec.services import Service
+from modelberth.spec.stack import EngineValue
+
+MODEL_FOLDER = "/mnt/models"
+"""Where KServe mounts the model, whatever its storage."""
+PORT = 8080
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One flag without its dashes; value None for a flag that stands alone."""
+
+    flag: str
+    value: str | None = None
+
+    def text(self) -> str:
+        """`--flag=value` or `--flag`: one word, so that no value is taken for another flag."""
+        return f"--{self.flag}" if self.value is None else f"--{self.flag}={self.value}"
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """The arguments of one service, in order.
+
+    Attributes:
+        runtime: those that the ServingRuntime gives.
+        service: those that the InferenceService gives.
+    """
+
+    runtime: tuple[Argument, ...]
+    service: tuple[Argument, ...]
+
+    def texts(self) -> tuple[str, ...]:
+        """The whole list as the engine gets it on the cluster."""
+        return texts((*self.runtime, *self.service))
+
+
+def texts(arguments: Iterable[Argument]) -> tuple[str, ...]:
+    """Arguments as words of a command line."""
+    return tuple(argument.text() for argument in arguments)
+
+
+def engine_arguments(service: Service) -> EngineArguments:
+    """What the engine of a service is started with on the cluster."""
+    runtime = (
+        Argument("port", str(PORT)),
+        Argument("model", MODEL_FOLDER),
+        Argument("served-model-name", service.served_name),
+    )
+    return EngineArguments(runtime, tuple(_declared(service)))
+
+
+def _declared(service: Service) -> Iterable[Argument]:
+    variant = service.variant
+    if variant.tensor_parallel_size > 1:
+        yield Argument("tensor-parallel-size", str(variant.tensor_parallel_size))
+    if variant.dtype != "auto":
+        yield Argument("dtype", variant.dtype)
+    if variant.kv_cache_dtype != "auto":
+        yield Argument("kv-cache-dtype", variant.kv_cache_dtype)
+    if variant.max_model_len is not None:
+        yield Argument("max-model-len", str(variant.max_model_len))
+    if variant.gpu_memory_utilization is not None:
+        yield Argument("gpu-memory-utilization", f"{variant.gpu_memory_utilization:g}")
+    for flag, value in variant.engine_args.items():
+        yield from _extra(flag, value)
+
+
+def _extra(flag: str, value: EngineValue | tuple[EngineValue, ...]) -> Iterable[Argument]:
+    """One declared extra: true stands alone, false is vLLM's `--no-` form, a list repeats the flag."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _extra(flag, item)
+    elif value is True:
+        yield Argument(flag)
+    elif value is False:
+        yield Argument(f"no-{flag}")
+    else:
+        yield Argument(flag, str(value))
+
+
+@dataclass(frozen=True)
+class LocalSeat:
+    """Where a service runs on this machine.
+
+    Attributes:
+        model: folder of the verified weights.
+        host: address to listen on.
+        port: port to listen on.
+        gpus: CUDA devices there are; 0 for the CPU.
+        kv_cache_bytes: memory for the KV cache on a CPU.
+    """
+
+    model: str
+    host: str
+    port: int
+    gpus: int
+    kv_cache_bytes: int
+
+
+@dataclass(frozen=True)
+class LocalArguments:
+    """The list for this machine, and what was replaced in it, each in one line."""
+
+    arguments: tuple[Argument, ...]
+    replacements: tuple[str, ...]
+
+    def texts(self) -> tuple[str, ...]:
+        """As words of a command line."""
+        return texts(self.arguments)
+
+
+def local_arguments(arguments: EngineArguments, seat: LocalSeat) -> LocalArguments:
+    """The cluster's list with what this machine cannot honour replaced.
+
+    Model folder, port and address always are, and need no word; the rest is said.
+    """
+    here: list[Argument] = [Argument("host", seat.host)]
+    said: list[str] = []
+    for argument in (*arguments.runtime, *arguments.service):
+        if argument.flag == "port":
+            here.append(replace(argument, value=str(seat.port)))
+        elif argument.flag == "model":
+            here.append(replace(argument, value=seat.model))
+        elif argument.flag == "tensor-parallel-size" and int(argument.value or 1) > max(1, seat.gpus):
+            ranks = max(1, seat.gpus)
+            here.append(replace(argument, value=str(ranks)))
+            device = f"{seat.gpus} GPUs" if seat.gpus else "no GPU"
+            said.append(f"tensor-parallel-size {argument.value} becomes {ranks}: {device} here")
+        elif argument.flag == "gpu-memory-utilization" and not seat.gpus:
+            said.append(f"gpu-memory-utilization {argument.value} becomes {_kv_text(seat)}: no GPU here")
+        else:
+            here.append(argument)
+    if not seat.gpus:
+        here.append(Argument("kv-cache-memory-bytes", str(seat.kv_cache_bytes)))
+    return LocalArguments(tuple(here), tuple(said))
+
+
+def _kv_text(seat: LocalSeat) -> str:
+    return f"a KV cache of {format_binary(seat.kv_cache_bytes)}"

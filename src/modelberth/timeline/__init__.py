@@ -1,0 +1,1 @@
+"""Start-up stages from log lines. Pure: lines and times in, stages out."""
