@@ -33,6 +33,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn the system's errors at a path into ours: no room, no permission, not there."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # no disk: whoever read our output went away while we told of progress
     except OSError as error:
         raise _translated(error, path) from error
 

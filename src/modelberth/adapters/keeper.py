@@ -2,8 +2,8 @@
 
 It starts the child, waits for the first of two ends, and then leaves nothing behind:
 - the child ends by itself: the keeper ends whatever the child left running, and passes its exit code on;
-- its pipe to us closes, because we are done or were killed: SIGTERM to the child, after `grace` seconds
-  SIGKILL to the child and all of its descendants.
+- its pipe to us closes, because we are done or were killed: the keeper asks the child to end, then everything
+  below it, then kills what is left.
 
 On Linux it makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER), so grandchildren whose parent died
 come to it and cannot escape, not even by starting a session of their own.
@@ -25,7 +25,9 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALLED = 128
-_DRAIN_SECONDS = 3.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_SECONDS = 0.25
+"""Without pidfd (not Linux) the child's end is looked for this often."""
 
 
 def command(child: Sequence[str], *, lifeline: int, scratch: Path | None, grace: float) -> list[str]:
@@ -35,7 +37,7 @@ def command(child: Sequence[str], *, lifeline: int, scratch: Path | None, grace:
         child: program and arguments.
         lifeline: descriptor of a pipe's reading end; when the writing end closes, the keeper stops the child.
         scratch: folder to remove at the end.
-        grace: seconds from SIGTERM to SIGKILL.
+        grace: seconds that the child, and then everything below it, has to end after it was asked to.
     """
     # -I -S: neither the user's environment nor site-packages slow or change this start.
     keeper = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
@@ -47,56 +49,99 @@ def child_code(code: int) -> int:
     return _SIGNALLED - code if code > _SIGNALLED else code
 
 
+class _Keeper:
+    """One child and everything below it."""
+
+    def __init__(self, child: Sequence[str]) -> None:
+        # Popen only starts it: whoever reaps orphans must reap the child as well, or lose its exit code.
+        self._pid = subprocess.Popen(child, start_new_session=True, preexec_fn=_default_signals).pid
+        self.code: int | None = None
+
+    def wait(self, lifeline: int) -> None:
+        """Wait until the child has ended or the pipe has closed."""
+        poller = select.poll()
+        poller.register(lifeline, select.POLLIN | select.POLLHUP)
+        ended = _end_descriptor(self._pid)
+        if ended is not None:
+            poller.register(ended, select.POLLIN)
+        while self.code is None:
+            ready = {descriptor for descriptor, _ in poller.poll(None if ended is not None else _LOOK_SECONDS * 1000)}
+            self._reap()
+            if lifeline in ready:
+                return
+
+    def stop(self, grace: float) -> None:
+        """End what still runs: ask the child, ask everything, kill everything.
+
+        Python's resource trackers are killed last of all: they see the end of the processes that they track,
+        and then remove the shared memory that these left.
+        """
+        if self.code is None:
+            _send([self._pid], signal.SIGTERM)
+            self._wait_for_all(grace)
+        _send(_descendants(), signal.SIGTERM)
+        self._wait_for_all(grace)
+        _send([pid for pid in _descendants() if not _is_tracker(pid)], signal.SIGKILL)
+        self._wait_for_all(grace)
+        while left := _descendants():
+            _send(left, signal.SIGKILL)
+            self._wait_for_all(_LOOK_SECONDS)
+
+    def _wait_for_all(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            self._reap()
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not _descendants():
+                return
+            # Blocked since before the child was started, so none is missed between the look and the wait.
+            signal.sigtimedwait({signal.SIGCHLD}, remaining)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._pid:
+                    self.code = os.waitstatus_to_exitcode(status)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Keep one child; returns its exit code, 128 + n for a signal."""
     lifeline, grace, scratch, *child = arguments
     _become_subreaper()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)  # the pipe alone says when to stop
     try:
-        process = subprocess.Popen(child, start_new_session=True, preexec_fn=_default_signals)
+        keeper = _Keeper(child)
     except OSError as error:
         os.write(1, f"{child[0]}: {error.strerror}\n".encode())  # into the child's log
         return 127
     _close_output()
     try:
-        if not _wait_for_end(process, int(lifeline)):
-            _terminate(process, float(grace))
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        _drain(_DRAIN_SECONDS)
-        _kill_descendants()
-        return process.returncode if process.returncode >= 0 else _SIGNALLED - process.returncode
+        keeper.wait(int(lifeline))
+        keeper.stop(float(grace))
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+    code = keeper.code or 0
+    return code if code >= 0 else _SIGNALLED - code
 
 
 def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def _close_output() -> None:
-    """Only the child holds the log pipe, so that its reader sees the end when the child's last process ends."""
+    """Only the child holds the log pipe: its reader sees the end when the last process below has ended."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.close(null)
-
-
-def _wait_for_end(process: subprocess.Popen[bytes], lifeline: int) -> bool:
-    """Wait; True when the child ended, False when the pipe closed first."""
-    ended = _end_descriptor(process.pid)
-    poller = select.poll()
-    poller.register(lifeline, select.POLLIN | select.POLLHUP)
-    if ended is not None:
-        poller.register(ended, select.POLLIN)
-    # Without pidfd (not Linux) the child's end is looked for four times a second.
-    while process.poll() is None:
-        ready = {descriptor for descriptor, _ in poller.poll(None if ended is not None else 250)}
-        if lifeline in ready and ended not in ready:
-            return False
-    return True
 
 
 def _end_descriptor(pid: int) -> int | None:
@@ -109,57 +154,37 @@ def _end_descriptor(pid: int) -> int | None:
         return None
 
 
-def _terminate(process: subprocess.Popen[bytes], grace: float) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        process.wait(grace)
-    except subprocess.TimeoutExpired:
+def _send(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.kill(pid, number)
 
 
-def _drain(patience: float) -> None:
-    """Let what is left end by itself (resource trackers remove shared memory then), reaping as it does."""
-    deadline = time.monotonic() + patience
-    while _children():
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return
-        signal.sigtimedwait({signal.SIGCHLD}, remaining)
-        _reap()
-
-
-def _kill_descendants() -> None:
-    """Kill what is still below us, in rounds: the end of a parent hands its children to us."""
-    while children := _children():
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in children:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            continue
-
-
-def _children() -> list[int]:
-    """Our direct children, zombies included, from /proc; empty where there is no /proc."""
-    pid, found = os.getpid(), []
+def _descendants() -> list[int]:
+    """Everything that runs below us, from /proc; empty where there is no /proc."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
-            status = entry.read_text()
+            status = entry.read_text(errors="replace")
         except OSError:
-            continue
+            continue  # it has just ended
         # The command name stands in brackets and may hold anything, so split after the last one.
-        if int(status.rpartition(")")[2].split()[1]) == pid:
-            found.append(int(entry.parent.name))
+        state, parent = status.rpartition(")")[2].split()[:2]
+        if state != "Z":
+            children.setdefault(int(parent), []).append(int(entry.parent.name))
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
     return found
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _become_subreaper() -> None:

@@ -73,7 +73,7 @@ def start(
     on_line: OnLine,
     environment: Mapping[str, str] | None = None,
     scratch: Path | None = None,
-    grace: float = 10.0,
+    grace: float = 3.0,
 ) -> Child:
     """Start a child that lives no longer than we do.
 
@@ -83,10 +83,9 @@ def start(
         on_line: called with every line, on another thread.
         environment: the child's whole environment; ours when None.
         scratch: a folder that the keeper removes at the end, whoever ends first.
-        grace: seconds between the request to end and the kill.
+        grace: seconds that the child, and then all below it, has to end before it is killed.
 
-    Raises:
-        PrerequisiteMissing: the program is not there.
+    A program that cannot be started ends with exit code 127 and says why in its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -126,7 +125,7 @@ def _copy(process: subprocess.Popen[bytes], log: Path, on_line: OnLine) -> None:
                     file = None  # a full disk must not stop the engine; the lines still reach the listener
             *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
             for line in lines:
-                on_line(line.decode("utf-8", "replace"))
+                on_line(line[:MAX_LINE].decode("utf-8", "replace"))
             rest = rest[:MAX_LINE]
         if rest:
             on_line(rest.decode("utf-8", "replace"))
@@ -140,7 +139,7 @@ def run(
     An exception in between, Ctrl-C among them, ends the whole process group.
 
     Raises:
-        PrerequisiteMissing: the program is not there.
+        PrerequisiteMissing: the program is not there, or is none.
     """
     lines: list[str] = []
     try:
@@ -149,8 +148,9 @@ def run(
             env=dict(environment) if environment is not None else None, start_new_session=True,
             text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
-    except FileNotFoundError as error:
-        raise PrerequisiteMissing(f"{command[0]} is not there", why="the program could not be started") from error
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise PrerequisiteMissing(f"{command[0]} cannot be started", why=why) from error
     try:
         for line in process.stdout or ():
             lines.append(line)

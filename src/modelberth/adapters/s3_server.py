@@ -72,7 +72,6 @@ def start_server(folder: Path, log: Path) -> S3Server:
             "RCLONE_AUTH_KEY": f'"{keys.access_key},{keys.secret_key}"',
             "RCLONE_CONFIG": os.devnull,
         },
-        grace=3.0,
     )
     endpoint = _wait_for_address(child, lines, log)
     return S3Server(endpoint, keys, child)

@@ -10,6 +10,8 @@ from typing import Any
 from modelberth.base.errors import IntegrityError
 
 CONFIG_NAME = "config.json"
+MAX_COUNT = 2**40
+"""Largest count believed: far past any model's, and small enough that no product of counts overflows."""
 
 _DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 _DTYPE_LABEL = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}
@@ -68,8 +70,8 @@ def parse_config(content: bytes) -> ModelShape:
     config = _load(content)
     nested = config.get("text_config")
     text: dict[str, Any] = nested if isinstance(nested, dict) else config
-    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
-    dtype = _dtype(text, config)
+    quantization = _mapping(config, "quantization_config") or _mapping(text, "quantization_config")
+    dtype = _dtype(text, config, quantization)
     heads = _count(text, "num_attention_heads")
     hidden = _count(text, "hidden_size")
     lora_rank = text.get("kv_lora_rank")
@@ -93,34 +95,49 @@ def precision(quantization: dict[str, Any]) -> str:
 
     `w4a16` reads: weights 4 bits, activations 16.
     """
-    method = str(quantization.get("quant_method", "")).lower()
+    method = str(quantization.get("quant_method") or "").lower()
     if not method:
         return ""
     if method != "compressed-tensors":
         return {"awq": "awq", "gptq": "gptq", "fp8": "fp8", "mxfp4": "mxfp4", "modelopt": "fp8"}.get(method, method)
-    groups = quantization.get("config_groups") or {}
+    groups = _mapping(quantization, "config_groups")
     schemes = {_compressed_scheme(group) for group in groups.values() if isinstance(group, dict)}
     return schemes.pop() if len(schemes) == 1 else "mixed"
 
 
 def _compressed_scheme(group: dict[str, Any]) -> str:
-    weights, inputs = group.get("weights") or {}, group.get("input_activations")
+    weights, inputs = _mapping(group, "weights"), _mapping(group, "input_activations")
     bits, kind = weights.get("num_bits"), weights.get("type")
     if kind == "float" and bits == 4:
         return "nvfp4"
-    if inputs is None:
+    if not inputs:
         return f"w{bits}a16"
     return "fp8" if kind == "float" else f"w{bits}a{inputs.get('num_bits')}"
 
 
 def _load(content: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(content.decode("utf-8-sig"))
+        config = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _broken("its JSON cannot be read") from error
     if not isinstance(config, dict):
         raise _broken("its JSON is not an object")
     return config
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _broken("a key stands twice in its JSON")
+    return result
+
+
+def _mapping(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping at a key; empty where there is none."""
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise _broken(f"'{key}' is no mapping")
+    return value
 
 
 def _architecture(config: dict[str, Any]) -> str:
@@ -130,22 +147,22 @@ def _architecture(config: dict[str, Any]) -> str:
     return names[0]
 
 
-def _dtype(text: dict[str, Any], config: dict[str, Any]) -> str:
+def _dtype(text: dict[str, Any], config: dict[str, Any], quantization: dict[str, Any]) -> str:
     # transformers 5 writes `dtype`; earlier versions `torch_dtype`.
     for source in (text, config):
         name = str(source.get("dtype") or source.get("torch_dtype") or "").removeprefix("torch.")
         if name in _DTYPE_BYTES:
             return name
-    return "float16" if (config.get("quantization_config") or {}).get("quant_method") in {"awq", "gptq"} else "bfloat16"
+    return "float16" if quantization.get("quant_method") in ("awq", "gptq") else "bfloat16"
 
 
 def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key)
-    if value is None and default is not None:
-        return default
+    if value is None:
+        value = default
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
         raise _broken(f"'{key}' is {json.dumps(value)}, expected a count")
     return value
 

@@ -18,6 +18,8 @@ from modelberth.base.errors import IntegrityError
 
 MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
+MAX_DIMENSIONS = 64  # what torch takes; it bounds the work that one made-up shape can cause
+MAX_NUMBER = 2**63 - 1
 INDEX_NAME = "model.safetensors.index.json"
 
 DTYPE_BITS: dict[str, int] = {
@@ -88,7 +90,9 @@ def parse_header(header: bytes, file_bytes: int, name: str) -> Header:
             its bytes, or a file that is shorter or longer than its tensors.
     """
     entries = _json_object(header, name)
-    entries.pop("__metadata__", None)
+    metadata = entries.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(name, "its __metadata__ is not a mapping of text to text")
     tensors = tuple(
         sorted((_tensor(key, value, name) for key, value in entries.items()), key=lambda t: (t.begin, t.end))
     )
@@ -110,17 +114,22 @@ def parse_header(header: bytes, file_bytes: int, name: str) -> Header:
 def _tensor(key: str, value: Any, name: str) -> Tensor:
     try:
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
-        numbers = (begin, end, *shape)
     except (TypeError, KeyError, ValueError):
         raise _broken(name, f"the entry of tensor {key} is not dtype, shape and data_offsets") from None
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _broken(name, f"tensor {key} has the unknown dtype {dtype!r}")
-    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers) or begin > end:
+    sound = isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS
+    if not sound or not all(_is_count(number) for number in (begin, end, *shape)) or begin > end:
         raise _broken(name, f"tensor {key} has a shape or an offset that is no count")
     expected = math.prod(shape) * DTYPE_BITS[dtype]
     if expected != (end - begin) * 8:
-        raise _broken(name, f"tensor {key} has {end - begin:,} bytes; {dtype} {list(shape)} needs {expected // 8:,}")
+        raise _broken(name, f"tensor {key} has {end - begin:,} bytes; {dtype} {list(shape)} needs {-(-expected // 8):,}")
     return Tensor(key, dtype, tuple(shape), begin, end)
+
+
+def _is_count(number: Any) -> bool:
+    """Whether this is a whole number of a size that a file can have; a bool is an int too."""
+    return type(number) is int and 0 <= number <= MAX_NUMBER
 
 
 def check_index(index: bytes, headers: Mapping[str, Header]) -> None:
@@ -131,7 +140,7 @@ def check_index(index: bytes, headers: Mapping[str, Header]) -> None:
         headers: file name -> header, for every safetensors file of the folder.
 
     Raises:
-        IntegrityError: a shard is missing, a tensor is in another file than the index says, or in none.
+        IntegrityError: a shard is missing, a tensor is in another file than the index says, in none, or in two.
     """
     weight_map = _json_object(index, INDEX_NAME).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -139,11 +148,16 @@ def check_index(index: bytes, headers: Mapping[str, Header]) -> None:
     missing = sorted(set(weight_map.values()) - set(headers))
     if missing:
         raise _broken(INDEX_NAME, f"it names files that are not there: {', '.join(missing)}")
-    present = {tensor.name: file for file, header in headers.items() for tensor in header.tensors}
-    for tensor, file in weight_map.items():
-        if present.get(tensor) != file:
-            found = present.get(tensor, "no file")
-            raise _broken(INDEX_NAME, f"tensor {tensor} should be in {file} and is in {found}")
+    present: dict[str, str] = {}
+    for file, header in headers.items():
+        for tensor in header.tensors:
+            if tensor.name in present:
+                raise _broken(INDEX_NAME, f"tensor {tensor.name} is in {present[tensor.name]} and in {file}")
+            present[tensor.name] = file
+    for name, file in weight_map.items():
+        if present.get(name) != file:
+            found = present.get(name, "no file")
+            raise _broken(INDEX_NAME, f"tensor {name} should be in {file} and is in {found}")
     unlisted = sorted(set(present) - set(weight_map))
     if unlisted:
         raise _broken(INDEX_NAME, f"it does not list {len(unlisted)} tensors that are there, {unlisted[0]} among them")

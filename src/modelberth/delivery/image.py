@@ -9,13 +9,14 @@ Sources: OCI image specification 1.1 (layer, config, manifest, layout); KServe's
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import re
 import tarfile
 from dataclasses import dataclass
 from typing import Any
 
 from modelberth.base.errors import IntegrityError
+from modelberth.checkpoint.folder import check_path
 from modelberth.delivery.manifest import FileEntry
 
 MODELS_FOLDER = "models"
@@ -26,6 +27,8 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 FILE_PATH = "dev.modelberth.path"
 _BLOCK = 512
+_SIZE_FIELD = slice(124, 136)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,19 @@ def layer_bytes(entry: FileEntry) -> int:
 def file_in_layer(layer: bytes, path: str) -> bytes:
     """The content of the file `path` in a small layer that is in memory.
 
+    No tar reader is let loose on bytes of others (links to themselves, negative sizes): a layer is exactly
+    head, content and tail as they are written here.
+
     Raises:
-        IntegrityError: the layer is no tar, or has no such file.
+        IntegrityError: the layer is not one of ours, or holds another file.
     """
-    try:
-        with tarfile.open(fileobj=io.BytesIO(layer), mode="r:") as archive:
-            member = archive.extractfile(f"{MODELS_FOLDER}/{path}")
-            if member is not None:
-                return member.read()
-    except (tarfile.TarError, KeyError) as error:
-        raise IntegrityError("a layer does not hold its file", where=path) from error
+    begin = len(layer_head(FileEntry(path, 0, "", ())))
+    field = layer[max(0, begin - _BLOCK) : begin][_SIZE_FIELD]
+    if re.fullmatch(rb"[0-7]{11}\0", field):
+        entry = FileEntry(path, int(field[:-1], 8), "", ())
+        end = begin + entry.size
+        if len(layer) == layer_bytes(entry) and layer[:begin] == layer_head(entry) and not any(layer[end:]):
+            return layer[begin:end]
     raise IntegrityError("a layer does not hold its file", where=path)
 
 
@@ -126,27 +132,26 @@ def parse_image_manifest(content: bytes, where: str) -> tuple[Descriptor, ...]:
     """The layers of an image that `berth` built, in order.
 
     Raises:
-        IntegrityError: not an image manifest, or a layer of another kind.
+        IntegrityError: not an image manifest, a layer of another kind, or a path that is unsafe or repeated.
     """
     try:
-        document = json.loads(content)
-        layers = tuple(
-            Descriptor(
-                item["mediaType"],
-                item["digest"],
-                item["size"],
-                item.get("annotations", {}).get(FILE_PATH, ""),
-            )
-            for item in document["layers"]
-        )
+        layers = tuple(_layer(item, where) for item in json.loads(content)["layers"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError("the image's manifest cannot be read", where=where) from error
-    for layer in layers:
-        if layer.media_type != LAYER_TYPE or not layer.path or not isinstance(layer.size, int):
-            raise IntegrityError(
-                "a layer of the image is not a model file", where=where, why=f"media type {layer.media_type}"
-            )
+    if len({layer.path for layer in layers}) != len(layers):
+        raise IntegrityError("two layers of the image hold the same file", where=where)
     return layers
+
+
+def _layer(item: Any, where: str) -> Descriptor:
+    kind, digest, size = item["mediaType"], item["digest"], item["size"]
+    path = item.get("annotations", {}).get(FILE_PATH, "")
+    texts = all(isinstance(text, str) for text in (kind, digest, path))
+    counted = type(size) is int and size >= 0  # a bool is an int too
+    if not texts or not counted or kind != LAYER_TYPE or not path or not _DIGEST.fullmatch(digest):
+        raise IntegrityError("a layer of the image is not a model file", where=where, why=f"media type {kind}")
+    check_path(path)
+    return Descriptor(kind, digest, size, path)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
@@ -155,4 +160,5 @@ def _canonical(document: dict[str, Any]) -> bytes:
 
 def annotation(content: bytes, key: str) -> str:
     """One annotation of an image manifest that `parse_image_manifest` accepted; empty where it has none."""
-    return str((json.loads(content).get("annotations") or {}).get(key, ""))
+    annotations = json.loads(content).get("annotations")
+    return str(annotations.get(key, "")) if isinstance(annotations, dict) else ""

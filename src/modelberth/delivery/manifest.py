@@ -99,8 +99,10 @@ def parse_manifest(content: bytes, where: str) -> FileManifest:
         document = json.loads(content)
         if document["schemaVersion"] != SCHEMA_VERSION or document["partBytes"] != PART_BYTES:
             raise _broken(where, f"its version is not {SCHEMA_VERSION} with parts of {PART_BYTES:,} bytes")
+        if not isinstance(document["files"], list):
+            raise _broken(where, "it has no list of files")
         entries = tuple(_entry(item, where) for item in document["files"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _broken(where, "its JSON is not that of a manifest") from error
     paths = [entry.path for entry in entries]
     if paths != sorted(set(paths)):
@@ -112,7 +114,8 @@ def _entry(item: Any, where: str) -> FileEntry:
     entry = FileEntry(item["path"], item["size"], item["sha256"], tuple(item["crc32"]))
     check_path(entry.path)
     sound = (
-        type(item["size"]) is int  # a bool is an int too
+        isinstance(item["crc32"], list)
+        and type(item["size"]) is int  # a bool is an int too
         and entry.size >= 0
         and _is_hex(entry.sha256, 64)
         and len(entry.crc32) == part_count(entry.size)

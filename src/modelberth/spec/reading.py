@@ -58,9 +58,10 @@ def _spec_error(source: str, problems: list[Problem]) -> SpecError:
 
 def _is_echo(details: ErrorDetails) -> bool:
     """Whether this only repeats what the items of a list say: "too short" or "no text" of a list that has items."""
-    found, kind = details["input"], details["type"]
-    in_arguments = "engineArgs" in details["loc"][:-1] and isinstance(found, list)
-    return bool(found) and (kind == "too_short" or (in_arguments and kind in _EXPECTED))
+    found, kind, location = details["input"], details["type"], details["loc"]
+    # Of a flag itself: (..., "engineArgs", flag, union branch). A list inside its list is a mistake of its own.
+    of_flag = "engineArgs" in location[-3:-1] and isinstance(found, list)
+    return bool(found) and (kind == "too_short" or (of_flag and kind in _EXPECTED))
 
 
 def _problem(details: ErrorDetails, document: Document) -> Problem:
@@ -146,7 +147,7 @@ _BOUNDS = {
 
 _LENGTHS = {
     "too_short": "the list is empty; expected at least {limit} item",
-    "string_too_short": "the text is empty; expected at least {limit} character",
+    "string_too_short": "the text is {short}; expected at least {limit} {noun}",
     "string_too_long": "the text is too long; at most {limit} characters",
 }
 
@@ -158,7 +159,9 @@ def _message(details: ErrorDetails, path: Path, document: Document) -> tuple[str
     if kind in _BOUNDS:
         return f"expected {_BOUNDS[kind]} {next(iter(context.values()))}, found {found}", ""
     if kind in _LENGTHS:
-        return _LENGTHS[kind].format(limit=context.get("min_length", context.get("max_length"))), ""
+        limit = context.get("min_length", context.get("max_length"))
+        noun = "character" if limit == 1 else "characters"
+        return _LENGTHS[kind].format(limit=limit, noun=noun, short="too short" if found else "empty"), ""
     if kind in _EXPECTED:
         raw = document.raw.get(path)
         quote = f'write "{raw}" in quotes' if kind == "string_type" and raw and found is not None else ""

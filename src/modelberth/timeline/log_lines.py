@@ -18,7 +18,8 @@ _VLLM = re.compile(
 )
 # INFO:     Application startup complete.
 _UVICORN = re.compile(r"(?P<level>INFO|WARNING|ERROR|CRITICAL): +(?P<message>.*)", re.S)
-_PREFIX = re.compile(r"\([^()]{1,80}\) ")
+# (EngineCore pid=4943) text, printed past the logger
+_PREFIX = re.compile(r"\((?=[^()]{0,80}\bpid=[0-9])[^()]{1,120}\) ")
 MAX_LINE = 8192
 """Characters of a line that are looked at."""
 
@@ -37,4 +38,4 @@ def parse_line(line: str) -> LogLine:
     for form in (_VLLM, _UVICORN):
         if match := form.fullmatch(text):
             return LogLine(match["level"], match["message"])
-    return LogLine("", _PREFIX.sub("", text, count=1) if text.startswith("(") else text)
+    return LogLine("", text[len(match[0]) :] if (match := _PREFIX.match(text)) else text)

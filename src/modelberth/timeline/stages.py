@@ -17,7 +17,7 @@ from modelberth.timeline.log_lines import LogLine
 PROCESS = "process"
 SERVER = "server"
 READY = "ready"
-_TOKENS = re.compile(r"([0-9][0-9,]*) tokens")
+_TOKENS = re.compile(r"(?<![0-9,])([0-9][0-9,]{0,30}) tokens")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelberth.base.errors import UsageError
-from modelberth.base.units import format_binary, format_decimal, format_seconds, gib, parse_bytes
+from modelberth.base.units import format_binary, format_decimal, format_seconds, parse_bytes
 
 DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -43,6 +43,12 @@ def test_every_unit_has_its_own_scale(unit: str, scale: int):
         ("0.0015kB", 1),
         ("0", 0),
         ("24gib", 24 * 2**30),
+        ("1gb", 10**9),
+        ("1GB", 10**9),
+        ("1Gi", 2**30),
+        ("1kb", 1000),
+        ("1KB", 1000),
+        ("1mib", 2**20),
         ("0.9B", 0),
     ],
 )
@@ -52,7 +58,24 @@ def test_fractions_and_case(text: str, count: int):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "GB", "-1GB", "1,5GB", "1.GB", ".5GB", "1e3", "5 apples", "1GB2", "nan", "inf", "٣GB", "1 G B"],
+    [
+        "",
+        " ",
+        "GB",
+        "-1GB",
+        "1,5GB",
+        "1.GB",
+        ".5GB",
+        "1e3",
+        "5 apples",
+        "1GB2",
+        "nan",
+        "inf",
+        "٣GB",
+        "1 G B",
+        # Single letters and mixed case have other meanings elsewhere: `m` is milli, `Gb` is gigabits.
+        *("1m", "1g", "1t", "1K", "1Gb", "1gB", "1GIB", "1gi", "1GI", "1b"),
+    ],
 )
 def test_what_is_not_a_size_is_refused(text: str):
     with pytest.raises(UsageError, match="is not a size") as caught:
@@ -95,9 +118,20 @@ def test_a_binary_unit_is_larger_than_its_decimal_one(number: int, pair: tuple[s
     [
         (format_binary, 23_676_004_762, "22.05 GiB"),
         (format_decimal, 47_140_000_000, "47.14 GB"),
-        (format_binary, 1023, "1023 B"),
+        (format_binary, 1018, "1018 B"),
+        (format_binary, 1023, "1.00 KiB"),
+        (format_binary, 2**20 - 1, "1.00 MiB"),
+        (format_binary, 1_043_331, "1018.88 KiB"),
+        (format_binary, 2**30 - 1, "1.00 GiB"),
+        (format_binary, 2**40 - 1, "1.00 TiB"),
+        (format_binary, 1 - 2**30, "-1.00 GiB"),
+        (format_binary, 5000 * 2**40, "5000.00 TiB"),
+        (format_decimal, 994, "994 B"),
+        (format_decimal, 999_999, "1.00 MB"),
+        (format_decimal, 994_999, "995.00 kB"),
+        (format_decimal, 10**12 - 1, "1.00 TB"),
         (format_binary, 1024, "1.00 KiB"),
-        (format_decimal, 999, "999 B"),
+        (format_decimal, 999, "1.00 kB"),
         (format_decimal, 1000, "1.00 kB"),
         (format_binary, 3 * 2**40, "3.00 TiB"),
         (format_decimal, 3 * 10**12, "3.00 TB"),
@@ -115,15 +149,22 @@ def test_formats_never_mix_units(count: int):
     assert re.fullmatch(r"[0-9]+ B|[0-9]+\.[0-9]{2} (kB|MB|GB|TB)", format_decimal(count))
 
 
+@given(
+    st.sampled_from([(format_binary, BINARY, 1024), (format_decimal, DECIMAL, 1000)]),
+    st.integers(min_value=0, max_value=3),
+    st.integers(min_value=-10_000, max_value=10_000),
+)
+def test_no_unit_is_shown_as_many_times_as_the_next_one_is_large(case, power: int, offset: int):
+    function, units, base = case
+    number, unit = function(abs(base ** (power + 1) + offset)).split()
+    assert float(number) < base or unit == list(units)[-1]
+
+
 @given(counts, st.sampled_from([format_binary, format_decimal]))
 def test_what_is_formatted_parses_back_to_within_its_rounding(count: int, function):
     text = function(count)
     unit = UNITS[text.split()[1]]
     assert abs(parse_bytes(text) - count) <= 0.005 * unit + 1
-
-
-def test_gib_is_binary():
-    assert gib(3 * 2**29) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,16 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("s3://models/a/b/", S3Address("models", "a/b/")),
         ("s3://models/a", S3Address("models", "a/")),
         ("s3://models/a//", S3Address("models", "a/")),
+        ("s3://models/Aa-0_.!*'()/b", S3Address("models", "Aa-0_.!*'()/b/")),
+        ("s3://my.models/...", S3Address("my.models", ".../")),
         ("s3://models", S3Address("models", "")),
         ("s3://models/", S3Address("models", "")),
         ("oci://quay.io/acme/a:1", OciAddress("quay.io", "acme/a", "1", "")),
         ("oci://quay.io/a", OciAddress("quay.io", "a", "latest", "")),
         ("oci://localhost:5000/a:1", OciAddress("localhost:5000", "a", "1", "")),
         ("oci://[::1]:5000/a:1", OciAddress("[::1]:5000", "a", "1", "")),
+        ("oci://[::99999]/a:1", OciAddress("[::99999]", "a", "1", "")),
+        ("oci://localhost:65535/a:1", OciAddress("localhost:65535", "a", "1", "")),
         (f"oci://quay.io/a@{DIGEST}", OciAddress("quay.io", "a", "", DIGEST)),
         (f"oci://quay.io/a:1@{DIGEST}", OciAddress("quay.io", "a", "1", DIGEST)),
     ],
@@ -61,10 +65,19 @@ def test_sources(text: str, address: HubAddress | FolderAddress):
         ("s3://ab/a", "'ab' is no bucket name"),
         (f"s3://{'a' * 64}/a", "is no bucket name"),
         ("s3://-models/a", "'-models' is no bucket name"),
-        ("s3://models/a//b", "has an empty, '.' or '..' part"),
-        ("s3://models//a", "has an empty, '.' or '..' part"),
-        ("s3://models/../a", "has an empty, '.' or '..' part"),
-        ("s3://models/a/.", "has an empty, '.' or '..' part"),
+        ("s3://models/a//b", "has a prefix that no store and shell agree on"),
+        ("s3://models//a", "has a prefix that no store and shell agree on"),
+        ("s3://models/../a", "has a prefix that no store and shell agree on"),
+        ("s3://models/a/.", "has a prefix that no store and shell agree on"),
+        ("s3://models/a b", "has a prefix that no store and shell agree on"),
+        ("s3://models/a/b:1/", "has a prefix that no store and shell agree on"),
+        ("s3://models/a\\b", "has a prefix that no store and shell agree on"),
+        ("s3://models/modèle/", "has a prefix that no store and shell agree on"),
+        ("s3://models/a\n", "has a prefix that no store and shell agree on"),
+        ("s3://models/a?x=$HOME", "has a prefix that no store and shell agree on"),
+        ("s3://mo..dels/a", "'mo..dels' is no bucket name"),
+        ("oci://localhost:65536/a", "'65536' is no port"),
+        ("oci://[::1]:99999/a:1", "'99999' is no port"),
         ("oci://quay.io", "is no image address"),
         ("oci:///a", "is no image address"),
         ("oci://quay.io/Acme", "is no image address"),
@@ -101,6 +114,11 @@ def test_weights_are_s3_or_oci_only(text: str):
         ("hf://a/b/c", "is no Hub address"),
         ("hf://../..", "is no Hub address"),
         ("hf://é/b", "is no Hub address"),
+        ("hf://a/b@re vision", "is no Hub address"),
+        ("hf://a/b@x:y", "is no Hub address"),
+        ("hf://a/b@é", "is no Hub address"),
+        ("hf://a/b@main\n", "is no Hub address"),
+        ("hf://a/b@main?x", "is no Hub address"),
         ("", "a source folder needs a name"),
         ("a\0b", "a source folder needs a name"),
     ],
@@ -136,16 +154,16 @@ def test_a_password_in_an_address_is_never_shown(parse, text: str):
 
 # --- properties ----------------------------------------------------------------------------------------
 
-buckets = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,12}[a-z0-9]", fullmatch=True)
-parts = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6).filter(
-    lambda part: part not in {".", ".."}
-)
-prefixes = st.lists(parts, max_size=4).map(lambda items: "".join(f"{item}/" for item in items))
-registries = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?(:[0-9]{1,5})?", fullmatch=True)
+buckets = st.from_regex(r"[a-z0-9]([a-z0-9-]|\.(?!\.)){1,12}[a-z0-9]", fullmatch=True)
+prefix_parts = st.from_regex(r"[A-Za-z0-9!_.*'()-]{1,6}", fullmatch=True).filter(lambda part: part not in {".", ".."})
+prefixes = st.lists(prefix_parts, max_size=4).map(lambda items: "".join(f"{item}/" for item in items))
+folders = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
+ports = st.just("") | st.integers(0, 65535).map(":{}".format)
+registries = st.tuples(st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", fullmatch=True), ports).map("".join)
 repositories = st.from_regex(r"[a-z0-9]+([._-][a-z0-9]+)?(/[a-z0-9]+){0,2}", fullmatch=True)
 tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)
 digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
-revisions = st.just("") | st.from_regex(r"[\w./-]{1,20}", fullmatch=True)
+revisions = st.just("") | st.from_regex(r"[A-Za-z0-9_./-]{1,20}", fullmatch=True)
 
 addresses = st.one_of(
     st.builds(S3Address, buckets, prefixes),
@@ -156,7 +174,7 @@ addresses = st.one_of(
         st.from_regex(r"\A[A-Za-z0-9][\w.-]{0,9}/[A-Za-z0-9][\w.-]{0,9}\Z").filter(str.isascii),
         revisions,
     ),
-    st.builds(FolderAddress, parts.filter(lambda part: part.strip())),
+    st.builds(FolderAddress, folders),
 )
 anything = st.tuples(
     st.sampled_from(["", "s3://", "oci://", "hf://", "gs://", "s3://models/", "oci://quay.io/a", "hf://a/b"]),

