@@ -203,6 +203,7 @@ class Lines:
 
     def __init__(self, stream) -> None:
         self.seen: list[str] = []
+        self._ended = False
         self._queue: Queue[str | None] = Queue()
         self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._thread.start()
@@ -214,11 +215,15 @@ class Lines:
 
     def next(self) -> str | None:
         """The next line; None at the end."""
+        if self._ended:
+            return None
         try:
             line = self._queue.get(timeout=PATIENCE)
         except Empty:
             pytest.fail(f"no line came; so far: {self.seen[-20:]}")
-        if line is not None:
+        if line is None:
+            self._ended = True
+        else:
             self.seen.append(line)
         return line
 

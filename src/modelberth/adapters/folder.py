@@ -9,7 +9,7 @@ import time
 import zlib
 from pathlib import Path
 
-from modelberth.adapters.files import CHUNK_BYTES, OnBytes, disk_errors, ignore_bytes, write_file
+from modelberth.adapters.files import CHUNK_BYTES, OnBytes, disk_errors, ignore_bytes, locked, write_file
 from modelberth.base.errors import IntegrityError, UsageError
 from modelberth.checkpoint import safetensors
 from modelberth.checkpoint.config import CONFIG_NAME
@@ -46,7 +46,7 @@ def list_files(folder: Path) -> tuple[str, ...]:
 
 
 def _check_link(path: Path, root: Path) -> None:
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # unlike Path.resolve, no error of its own where links go in a circle
     if path.is_symlink() and not (target.is_relative_to(root) or target.is_relative_to(root.parent.parent / "blobs")):
         raise IntegrityError(
             "a link leads out of the folder",
@@ -104,6 +104,8 @@ def hash_file(path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> Fi
         while chunk := file.read(CHUNK_BYTES):
             hasher.update(chunk)
             on_bytes(len(chunk))
+            if hasher.size > before.st_size:
+                break  # it grows, perhaps faster than it can be read
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise IntegrityError(
@@ -169,7 +171,7 @@ def read_manifest(folder: Path) -> FileManifest | None:
 
 
 class HashCache:
-    """File entries by path, size, modification time and inode, kept in one JSON file.
+    """File entries by path, size, modification time and inode, kept in one JSON file that several runs share.
 
     As git does, a file is trusted only if it was not modified around the time it was hashed: a change in the
     same tick of the clock would otherwise go unseen.
@@ -180,12 +182,12 @@ class HashCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known = self._load()
-        self._changed = False
+        self._new: dict[str, dict[str, object]] = {}
 
     def _load(self) -> dict[str, dict[str, object]]:
         try:
             known = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return known if isinstance(known, dict) else {}
 
@@ -193,28 +195,35 @@ class HashCache:
         """The entry of a file, hashed now or known from before."""
         with disk_errors(path):
             key, stamp = str(path.resolve()), _stamp(path)
-        known = self._known.get(key)
-        if known and known.get("stamp") == stamp:
-            entry = FileEntry(relative, int(str(known["size"])), str(known["sha256"]), tuple(known["crc32"]))  # type: ignore[arg-type]
-            on_bytes(entry.size)
-            return entry
+        known = _known_entry(self._known.get(key), stamp, relative)
+        if known:
+            on_bytes(known.size)
+            return known
         entry = hash_file(path, relative, on_bytes)
         settled = time.time_ns() - path.stat().st_mtime_ns > self._SETTLED_NS
         if _stamp(path) == stamp and settled:
-            self._known[key] = {
+            self._known[key] = self._new[key] = {
                 "stamp": stamp,
                 "size": entry.size,
                 "sha256": entry.sha256,
                 "crc32": list(entry.crc32),
             }
-            self._changed = True
         return entry
 
     def save(self) -> None:
-        """Keep what is known for the next run."""
-        if self._changed:
-            write_file(self._path, json.dumps(self._known).encode())
-            self._changed = False
+        """Keep what is new for the next run, beside what other runs have kept meanwhile."""
+        if self._new:
+            with locked(self._path.with_suffix(".lock")):
+                write_file(self._path, json.dumps({**self._load(), **self._new}).encode())
+            self._new = {}
+
+
+def _known_entry(known: object, stamp: list[int], relative: str) -> FileEntry | None:
+    """An entry of the cache, if it is one and the file has not changed since."""
+    match known:
+        case {"stamp": found, "size": int(size), "sha256": str(sha256), "crc32": [*crcs]} if found == stamp:
+            return FileEntry(relative, size, sha256, tuple(str(crc) for crc in crcs))
+    return None
 
 
 def _stamp(path: Path) -> list[int]:

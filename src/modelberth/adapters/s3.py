@@ -6,14 +6,16 @@ because S3-compatible stores disagree on them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.session
 
 from modelberth.base.errors import (
     AuthError,
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 4
+_NO_CREDENTIALS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.ProfileNotFound,
+)
 CHUNK_BYTES = 4 << 20
 
 
@@ -52,7 +59,8 @@ class S3Store:
     def __init__(self, endpoint: S3Endpoint, bucket: str) -> None:
         self._bucket = bucket
         self._where = f"{endpoint.url or 'AWS'} bucket {bucket}"
-        self._client = _client(endpoint)
+        with self._errors():
+            self._client = _client(endpoint)
 
     def close(self) -> None:
         """Close the connections."""
@@ -119,7 +127,8 @@ class S3Store:
                     Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": upload.parts}
                 )
         except BaseException:
-            with self._errors(key):
+            # What went wrong is told, not that the remains could not be removed either.
+            with suppress(BerthError), self._errors(key):
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
             raise
 
@@ -153,9 +162,11 @@ class S3Store:
             yield
         except botocore.exceptions.ClientError as error:
             raise _translated(error, where) from error
-        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.ProfileNotFound) as error:
+        except _NO_CREDENTIALS as error:
             why = "neither AWS_* variables nor a profile give keys"
             raise PrerequisiteMissing("there are no S3 credentials", where=where, why=why) from error
+        except botocore.exceptions.ConfigParseError as error:
+            raise UsageError("the AWS configuration cannot be read", where=where, why=str(error)) from error
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             raise RemoteUnavailable("the S3 store does not answer", where=where, why=type(error).__name__) from error
 
@@ -178,13 +189,7 @@ class Upload:
 
 
 def _client(endpoint: S3Endpoint) -> S3Client:
-    session = boto3.session.Session(
-        aws_access_key_id=endpoint.access_key or None,
-        aws_secret_access_key=endpoint.secret_key or None,
-        profile_name=endpoint.profile,
-        region_name=endpoint.region,
-    )
-    return session.client(
+    return _session(endpoint).client(
         "s3",
         endpoint_url=endpoint.url,
         config=botocore.config.Config(
@@ -197,6 +202,20 @@ def _client(endpoint: S3Endpoint) -> S3Client:
             # A proxy of the environment must not see requests to this machine.
             proxies={} if endpoint.url and "//127.0.0.1" in endpoint.url else None,
         ),
+    )
+
+
+def _session(endpoint: S3Endpoint) -> boto3.session.Session:
+    if not endpoint.access_key:
+        return boto3.session.Session(profile_name=endpoint.profile, region_name=endpoint.region)
+    # With keys of their own, neither AWS_PROFILE nor the user's configuration files have a say.
+    alone = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
+    session = botocore.session.Session(session_vars={name: (None, None, value, None) for name, value in alone.items()})
+    return boto3.session.Session(
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        botocore_session=session,
+        region_name=endpoint.region,
     )
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from modelberth.adapters import processes
+from modelberth.base.clock import Stopwatch
 from modelberth.base.errors import NotReady, PrerequisiteMissing
+from modelberth.base.text import printable
 
 _START_MARK = "Starting s3 server on ["
-_PATIENCE = 30.0
+_PATIENCE, _LOOK_SECONDS = 30.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def start_server(folder: Path, log: Path) -> S3Server:
         on_line=lines.put,
         # Through the environment: arguments can be read by every user of the machine.
         environment={
-            **os.environ,
+            # Settings that the user has for rclone (log level, read only, ...) would change this server too.
+            **{key: value for key, value in os.environ.items() if not key.startswith("RCLONE_")},
             "RCLONE_AUTH_KEY": f'"{keys.access_key},{keys.secret_key}"',
             "RCLONE_CONFIG": os.devnull,
         },
@@ -79,12 +82,18 @@ def start_server(folder: Path, log: Path) -> S3Server:
 
 def _wait_for_address(child: processes.Child, lines: Queue[str], log: Path) -> str:
     """The address it chose, from its log line."""
+    watch, line = Stopwatch(), ""
     while True:
+        waiting = child.poll() is None and watch.seconds() < _PATIENCE
         try:
-            line = lines.get(timeout=_PATIENCE if child.poll() is None else 0.2)
+            line = lines.get(timeout=_LOOK_SECONDS)
         except Empty:
+            if waiting:
+                continue
             child.stop()
-            raise NotReady("the embedded S3 server did not start", where=str(log), next_step=f"cat {log}") from None
+            raise NotReady(
+                "the embedded S3 server did not start", where=str(log), why=printable(line), next_step=f"cat {log}"
+            ) from None
         if _START_MARK in line:
             return line.split(_START_MARK, 1)[1].split("]", 1)[0].rstrip("/")
 

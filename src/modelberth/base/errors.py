@@ -89,7 +89,7 @@ class RemoteUnavailable(BerthError):
     exit_code = 9
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(BaseException):
     """A signal asked us to stop. No `except Exception` on the way, ours or a library's, can swallow it."""
 
     def __init__(self, signal_number: int) -> None:

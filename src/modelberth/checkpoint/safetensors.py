@@ -121,9 +121,9 @@ def _tensor(key: str, value: Any, name: str) -> Tensor:
     sound = isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS
     if not sound or not all(_is_count(number) for number in (begin, end, *shape)) or begin > end:
         raise _broken(name, f"tensor {key} has a shape or an offset that is no count")
-    expected = math.prod(shape) * DTYPE_BITS[dtype]
-    if expected != (end - begin) * 8:
-        raise _broken(name, f"tensor {key} has {end - begin:,} bytes; {dtype} {list(shape)} needs {-(-expected // 8):,}")
+    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if bits != (end - begin) * 8:
+        raise _broken(name, f"tensor {key} has {end - begin:,} bytes; {dtype} {shape} needs {-(-bits // 8):,}")
     return Tensor(key, dtype, tuple(shape), begin, end)
 
 

@@ -8,8 +8,7 @@ from itertools import zip_longest
 
 from modelberth.base.units import format_decimal, format_seconds
 from modelberth.cli import output
-from modelberth.flows.up import ServiceReport, UpReport
-from modelberth.flows.up_document import up_document
+from modelberth.flows.up_report import ServiceReport, UpReport, up_document
 
 _SHOWN = 3
 """Prompts whose answers `table` shows; `wide` shows all."""

@@ -56,7 +56,7 @@ def recovery(pairs: Iterable[tuple[Interview, Interview]]) -> float | None:
     """The share of answers that are the same, character by character; None without pairs.
 
     Args:
-        pairs: a reference and a quantised variant of the same model, asked the same prompts.
+        pairs: an unquantised and a quantised variant of the same model, asked the same prompts.
     """
     alike = [
         ours.text == theirs.text

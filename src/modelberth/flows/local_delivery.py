@@ -8,7 +8,7 @@ another run that serves from one is not disturbed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +98,15 @@ class Delivery:
         if self._server:
             self._server.stop()
 
-    def deliver(self, service: Service, source: Source, clock: StageClock) -> Delivered:
-        """Ship one service's weights and fetch them back; says "unchanged" where nothing had to move."""
+    def deliver(self, service: Service, source: Source, clock: StageClock, held: ExitStack) -> Delivered:
+        """Ship one service's weights and fetch them back; says "unchanged" where nothing had to move.
+
+        Args:
+            service: whose weights.
+            source: the checked folder that they come from.
+            clock: times the two stages.
+            held: keeps the serving folder from being removed by other runs until it is closed.
+        """
         with clock.stage("ship", f"to {service.weights}") as stage:
             stage.expect(source.size)
             manifest = hash_source(source, self._cache, lambda _count: None)
@@ -114,6 +121,8 @@ class Delivery:
             else:
                 self._fetch(service, folder, stage)
                 stage.outcome = f"{summary(manifest)}, every byte checked"
+            held.enter_context(locked(_lock_of(folder), shared=True))
+            _remove_abandoned(folder)
         return Delivered(service, folder, manifest.size, shipped.digest)
 
     def _ship(self, service: Service, source: Source, manifest: FileManifest, stage: Running) -> Shipped:
@@ -158,6 +167,21 @@ class Delivery:
             except DoesNotFit as full:
                 raise full from error
             raise
+
+
+def _lock_of(folder: Path) -> Path:
+    """The lock that runs hold, shared, while they serve from a folder."""
+    return folder.with_name(folder.name + ".lock")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove earlier contents of a service that no run serves from. Only for who holds the delivery's lock."""
+    for other in folder.parent.iterdir():
+        if other == folder or not other.is_dir():
+            continue
+        with suppress(Conflict), locked(_lock_of(other), wait=False):
+            remove_tree(other)
+            _lock_of(other).unlink()
 
 
 def require_delivery_room(stack: StackFolder, services: list[tuple[Service, Source]]) -> None:

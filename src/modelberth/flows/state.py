@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelberth.adapters.files import remove_tree
-from modelberth.base.errors import UsageError
+from modelberth.base.errors import BerthError, UsageError
 
 KEPT_RUNS = 10
 """Runs whose logs are kept for each stack."""
@@ -118,7 +119,8 @@ def new_run(stack: StackFolder, stamp: str) -> Path:
     old = sorted(folder for folder in runs.iterdir() if re.fullmatch(r"\d{8}T\d{6}Z-\d+", folder.name))
     for folder in old[:-KEPT_RUNS]:
         if not _is_alive(int(folder.name.rpartition("-")[2])):
-            remove_tree(folder)
+            with suppress(BerthError):  # another run may be removing it as well
+                remove_tree(folder)
     return run
 
 

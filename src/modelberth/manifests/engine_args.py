@@ -101,14 +101,14 @@ class LocalSeat:
         host: address to listen on.
         port: port to listen on.
         gpus: CUDA devices there are; 0 for the CPU.
-        kv_cache_bytes: memory for the KV cache on a CPU.
+        kv_cache_bytes: memory for the KV cache; None where the engine measures for itself.
     """
 
     model: str
     host: str
     port: int
     gpus: int
-    kv_cache_bytes: int
+    kv_cache_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,11 @@ def local_arguments(arguments: EngineArguments, seat: LocalSeat) -> LocalArgumen
             here.append(replace(argument, value=str(ranks)))
             device = f"{seat.gpus} GPUs" if seat.gpus else "no GPU"
             said.append(f"tensor-parallel-size {argument.value} becomes {ranks}: {device} here")
-        elif argument.flag == "gpu-memory-utilization" and not seat.gpus:
-            said.append(f"gpu-memory-utilization {argument.value} becomes {_kv_text(seat)}: no GPU here")
+        elif argument.flag == "gpu-memory-utilization" and seat.kv_cache_bytes is not None:
+            cache = format_binary(seat.kv_cache_bytes)
+            said.append(f"gpu-memory-utilization {argument.value} becomes a KV cache of {cache}: no GPU here")
         else:
             here.append(argument)
-    if not seat.gpus:
+    if seat.kv_cache_bytes is not None:
         here.append(Argument("kv-cache-memory-bytes", str(seat.kv_cache_bytes)))
     return LocalArguments(tuple(here), tuple(said))
-
-
-def _kv_text(seat: LocalSeat) -> str:
-    return f"a KV cache of {format_binary(seat.kv_cache_bytes)}"

@@ -52,7 +52,7 @@ def test_truncated_weights(model, size):
     os.truncate(path, size if size >= 0 else path.stat().st_size - 1)
     error = refused(folder)
     assert error.where == str(path)
-    assert f"{path.stat().st_size:,} bytes" in error.why
+    assert f"{path.stat().st_size:,}" in error.why
 
 
 def test_weights_with_something_behind_them(model):
@@ -85,7 +85,7 @@ def test_files_that_are_not_part_of_a_model_stay_out(model):
         (folder / name).write_text("x")
     paths, _ = read_checkpoint(folder)
     assert "model.safetensors" in paths
-    assert not [path for path in paths if "x" == Path(path).stem or path.startswith(".")]
+    assert not [path for path in paths if Path(path).stem == "x" or path.startswith(".")]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_no_folder_and_an_empty_one(tmp_path):
     assert "config.json" in refused(tmp_path).what
 
 
-def test_a_file_that_cannot_be_read(model):
+def test_links_in_a_circle(model):
     folder = model("w4a16")
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("config.json")

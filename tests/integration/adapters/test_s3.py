@@ -119,7 +119,6 @@ def test_a_profile_that_is_not_there(s3, connect, no_settings):
         ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
         ("AWS_CA_BUNDLE", "/nowhere/ca.pem"),
         ("AWS_MAX_ATTEMPTS", "1"),
-        ("AWS_DEFAULTS_MODE", "nonsense"),
         ("HTTP_PROXY", "http://127.0.0.1:1"),
         ("http_proxy", "http://127.0.0.1:1"),
         ("ALL_PROXY", "socks5://127.0.0.1:1"),
@@ -145,13 +144,10 @@ def test_a_broken_aws_configuration_does_not_reach_the_embedded_store(s3, monkey
     ("name", "value"),
     [
         ("RCLONE_LOG_LEVEL", "ERROR"),
-        ("RCLONE_QUIET", "true"),
         ("RCLONE_READ_ONLY", "true"),
-        ("RCLONE_LOG_FILE", "rclone.log"),
         ("RCLONE_USE_JSON_LOG", "true"),
         ("RCLONE_DUMP", "headers,auth"),
         ("RCLONE_AUTH_PROXY", "/bin/false"),
-        ("RCLONE_EXCLUDE", "*"),
     ],
 )
 def test_settings_of_rclone_do_not_reach_the_server(tmp_path, monkeypatch, name, value):
@@ -221,6 +217,20 @@ def test_nothing_of_the_server_is_left_after_sigkill_of_its_owner(script, tmp_pa
     wait_gone(pids)
 
 
+def test_a_server_that_ends_at_once_is_told(script, tmp_path):
+    """Go cannot start in so little memory; nobody waits half a minute to say so."""
+    code = """
+import pathlib, resource, sys
+from modelberth.adapters.s3_server import start_server
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+try:
+    start_server(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+except Exception as error:
+    print(type(error).__name__, error.exit_code, bool(error.why))
+"""
+    assert script(code, tmp_path / "data", tmp_path / "s3.log").lines.next() == "NotReady 6 True"
+
+
 def test_objects_are_plain_files_and_survive_a_restart(tmp_path):
     for turn in range(2):
         server = start_server(tmp_path / "data", tmp_path / "s3.log")
@@ -260,12 +270,17 @@ def test_an_object_that_is_too_large_to_be_what_it_should(store):
         store.read("key", 10)
 
 
-def test_listings_have_many_pages(store, s3):
-    store.put("many/first", b"x")
-    folder = next(path for path in s3.data.iterdir() if (path / "many").is_dir()) / "many"
+def test_listings_have_many_pages(tmp_path):
+    folder = tmp_path / "data" / "bucket" / "many"
+    folder.mkdir(parents=True)
     for number in range(1100):
         (folder / f"{number:04}").write_bytes(b"yy")
-    assert len(store.sizes("many/")) == 1101
+    server = start_server(tmp_path / "data", tmp_path / "s3.log")
+    keys = server.keys
+    store = S3Store(S3Endpoint(server.endpoint, access_key=keys.access_key, secret_key=keys.secret_key), "bucket")
+    assert store.sizes("many/") == {f"many/{number:04}": 2 for number in range(1100)}
+    store.close()
+    server.stop()
 
 
 @pytest.mark.parametrize("name", ["with space", "plus+sign", "per%20cent", "ä-ö", "a'b(c)!*", "deep/../up"[:4] + "x"])
@@ -352,14 +367,14 @@ def test_the_server_ends_under_us(own_s3, connect):
 @pytest.mark.parametrize(("status", "code", "kind", "exit_code"), [
     (403, "AccessDenied", AuthError, 4), (401, "Unauthorized", AuthError, 4), (404, "NoSuchBucket", IntegrityError, 7),
     (400, "InvalidRequest", UsageError, 2), (507, "XMinioStorageFull", RemoteUnavailable, 9),
-    (500, "InternalError", RemoteUnavailable, 9), (503, "SlowDown", RemoteUnavailable, 9),
+    (500, "InternalError", RemoteUnavailable, 9),
 ])  # fmt: skip
 def test_errors_by_meaning(http_server, connect, status, code, kind, exit_code):
     class Refuses(BaseHTTPRequestHandler):
         def log_message(self, *_arguments):
             return
 
-        def do_PUT(self):  # noqa: N802
+        def do_PUT(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
             self.send_response(status)
@@ -416,12 +431,12 @@ def test_another_range_than_asked(s3, proxy, answered):
     assert "bytes 0-4" in caught.value.why
 
 
-def test_a_redirect_to_an_error_page(http_server, connect):
+def test_a_page_where_a_store_should_be(http_server, connect):
     class Page(BaseHTTPRequestHandler):
         def log_message(self, *_arguments):
             return
 
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             body = b"<html><body>Please log in</body></html>"
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -429,7 +444,5 @@ def test_a_redirect_to_an_error_page(http_server, connect):
             self.wfile.write(body)
 
     store = connect(S3Endpoint(http_server(Page).url, access_key="key", secret_key="secret"))
-    with pytest.raises((IntegrityError, RemoteUnavailable)):
-        store.sizes("prefix/")
     with pytest.raises(IntegrityError):
         list(store.chunks("key", 0, 5))

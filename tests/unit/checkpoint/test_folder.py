@@ -42,7 +42,12 @@ def test_code_is_refused(path: str):
 
 
 @pytest.mark.parametrize(
-    ("pair", "first"), [(("Config.json", "config.json"), "Config.json"), (("a/B.json", "a/b.json"), "a/B.json")]
+    ("pair", "first"),
+    [
+        (("Config.json", "config.json"), "Config.json"),
+        (("a/B.json", "a/b.json"), "a/B.json"),
+        (("CONFIG.json", "Config.json"), "CONFIG.json"),
+    ],
 )
 def test_names_that_differ_only_in_case_are_refused(pair: tuple[str, str], first: str):
     for order in (pair, pair[::-1]):
