@@ -32,14 +32,14 @@ class Layout:
     def tagged(self, tag: str) -> Descriptor | None:
         """The manifest that a tag names, or None."""
         for item in self._index()["manifests"]:
-            if item.get("annotations", {}).get(image.REF_NAME) == tag:
+            if _tag(item) == tag:
                 return Descriptor(item["mediaType"], item["digest"], item["size"])
         return None
 
     def set_tag(self, tag: str, manifest: Descriptor) -> None:
         """Let a tag name a manifest; what it named before stays in the layout, untagged."""
         index = self._index()
-        others = [item for item in index["manifests"] if item.get("annotations", {}).get(image.REF_NAME) != tag]
+        others = [item for item in index["manifests"] if _tag(item) != tag]
         entry = {**manifest.to_json(), "annotations": {image.REF_NAME: tag}}
         index["manifests"] = [*others, entry]
         write_file(self.folder / "oci-layout", _LAYOUT)
@@ -124,10 +124,24 @@ class Layout:
         path = self.folder / "index.json"
         try:
             index = json.loads(path.read_bytes())
-            if not isinstance(index["manifests"], list):
+            if not isinstance(index["manifests"], list) or not all(map(_is_descriptor, index["manifests"])):
                 raise IntegrityError("the layout's index cannot be read", where=str(path))
         except FileNotFoundError:
             return {"schemaVersion": 2, "mediaType": image.INDEX_TYPE, "manifests": []}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IntegrityError("the layout's index cannot be read", where=str(path)) from error
         return dict(index)
+
+
+def _is_descriptor(item: Any) -> bool:
+    """Whether an entry of an index, which another tool may have written, is one."""
+    kinds = {"mediaType": str, "digest": str, "size": int}
+    return (
+        isinstance(item, dict)
+        and all(isinstance(item.get(key), kind) for key, kind in kinds.items())
+        and isinstance(item.get("annotations") or {}, dict)
+    )
+
+
+def _tag(item: dict[str, Any]) -> Any:
+    return (item.get("annotations") or {}).get(image.REF_NAME)

