@@ -49,7 +49,7 @@ def format_decimal(count: int) -> str:
 def _format(count: int, scales: tuple[tuple[int, str], ...]) -> str:
     # What would be shown as 1000.00 or 1024.00 of one unit is shown as 1.00 of the next.
     for scale, unit in scales:
-        if round(abs(count) / scale, 2) >= 1:
+        if round(abs(count) / scale, 2) >= 1 and abs(count) >= scales[-1][0]:
             return f"{count / scale:.2f} {unit}"
     return f"{count} B"
 

@@ -99,10 +99,17 @@ def precision(quantization: dict[str, Any]) -> str:
     if not method:
         return ""
     if method != "compressed-tensors":
-        return {"awq": "awq", "gptq": "gptq", "fp8": "fp8", "mxfp4": "mxfp4", "modelopt": "fp8"}.get(method, method)
+        return _modelopt(quantization) if method == "modelopt" else method
     groups = _mapping(quantization, "config_groups")
     schemes = {_compressed_scheme(group) for group in groups.values() if isinstance(group, dict)}
     return schemes.pop() if len(schemes) == 1 else "mixed"
+
+
+def _modelopt(quantization: dict[str, Any]) -> str:
+    """NVIDIA ModelOpt names its scheme in `quant_algo`, in the config itself or below `quantization`."""
+    nested = quantization.get("quantization")
+    algorithm = quantization.get("quant_algo") or (nested.get("quant_algo") if isinstance(nested, dict) else None)
+    return str(algorithm or "fp8").lower()
 
 
 def _compressed_scheme(group: dict[str, Any]) -> str:
@@ -117,7 +124,7 @@ def _compressed_scheme(group: dict[str, Any]) -> str:
 
 def _load(content: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
+        config = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _broken("its JSON cannot be read") from error
     if not isinstance(config, dict):

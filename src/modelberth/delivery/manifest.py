@@ -107,6 +107,9 @@ def parse_manifest(content: bytes, where: str) -> FileManifest:
     paths = [entry.path for entry in entries]
     if paths != sorted(set(paths)):
         raise _broken(where, "its paths are not sorted and unique")
+    folders = {"/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 1)}
+    if folders & set(paths):
+        raise _broken(where, f"{min(folders & set(paths))} is a file and a folder")
     return FileManifest(entries)
 
 

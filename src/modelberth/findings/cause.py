@@ -17,6 +17,8 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.){0,10}[A-Za-z_]\w*(?:Error|Exception
 # argparse: "api_server.py: error: unrecognized arguments: --foo"
 _USAGE = re.compile(r"[\w.-]{1,80}: error: .+", re.S)
 _SYSTEM = re.compile(r"(?:Killed|Bus error|Segmentation fault|Fatal Python error: .+)", re.S)
+# pydantic says on this line how many, and on the next lines which.
+_ANNOUNCED = re.compile(r"(?:[A-Za-z_]\w*\.){0,10}ValidationError: \d+ validation errors? for \S+")
 _STOPPING = "[shutdown]"
 LIMIT = 400
 
@@ -28,14 +30,19 @@ class CauseFinder:
         self.cause: str | None = None
         self._wrappers: tuple[str, ...] = tuple(load("engine_log")["wrappers"])
         self._stopping = False
+        self._unfinished = ""
 
     def feed(self, line: LogLine) -> None:
         """Take the next line. What is said after a shutdown was asked for is no cause."""
         if self._stopping or self.cause:
             return
         message = line.message.strip()
-        if message.startswith(_STOPPING):
+        if self._unfinished and message:
+            self.cause = shorten(f"{self._unfinished}: {message}", LIMIT)
+        elif message.startswith(_STOPPING):
             self._stopping = True
+        elif _ANNOUNCED.fullmatch(message):
+            self._unfinished = message
         elif self._is_cause(message):
             self.cause = shorten(message, LIMIT)
 

@@ -17,6 +17,7 @@ from modelberth.spec.stack import EngineValue
 MODEL_FOLDER = "/mnt/models"
 """Where KServe mounts the model, whatever its storage."""
 PORT = 8080
+_KV_CACHE = "kv-cache-memory-bytes"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _extra(flag: str, value: EngineValue | tuple[EngineValue, ...]) -> Iterable[
     elif value is True:
         yield Argument(flag)
     elif value is False:
-        yield Argument(f"no-{flag}")
+        yield Argument(flag.removeprefix("no-") if flag.startswith("no-") else f"no-{flag}")
     else:
         yield Argument(flag, str(value))
 
@@ -131,20 +132,24 @@ def local_arguments(arguments: EngineArguments, seat: LocalSeat) -> LocalArgumen
     here: list[Argument] = [Argument("host", seat.host)]
     said: list[str] = []
     for argument in (*arguments.runtime, *arguments.service):
-        if argument.flag == "port":
-            here.append(replace(argument, value=str(seat.port)))
-        elif argument.flag == "model":
-            here.append(replace(argument, value=seat.model))
-        elif argument.flag == "tensor-parallel-size" and int(argument.value or 1) > max(1, seat.gpus):
-            ranks = max(1, seat.gpus)
-            here.append(replace(argument, value=str(ranks)))
-            device = f"{seat.gpus} GPUs" if seat.gpus else "no GPU"
-            said.append(f"tensor-parallel-size {argument.value} becomes {ranks}: {device} here")
-        elif argument.flag == "gpu-memory-utilization" and seat.kv_cache_bytes is not None:
-            cache = format_binary(seat.kv_cache_bytes)
-            said.append(f"gpu-memory-utilization {argument.value} becomes a KV cache of {cache}: no GPU here")
-        else:
-            here.append(argument)
+        replaced, text = _here(argument, seat)
+        here += [replaced] if replaced else []
+        said += [text] if text else []
     if seat.kv_cache_bytes is not None:
-        here.append(Argument("kv-cache-memory-bytes", str(seat.kv_cache_bytes)))
+        here.append(Argument(_KV_CACHE, str(seat.kv_cache_bytes)))
     return LocalArguments(tuple(here), tuple(said))
+
+
+def _here(argument: Argument, seat: LocalSeat) -> tuple[Argument | None, str]:
+    """What becomes of one argument on this machine (None: it is left out), and what to say of it."""
+    if argument.flag == "port":
+        return replace(argument, value=str(seat.port)), ""
+    if argument.flag == "model":
+        return replace(argument, value=seat.model), ""
+    if argument.flag == "tensor-parallel-size" and int(argument.value or 1) > max(1, seat.gpus):
+        ranks, there = str(max(1, seat.gpus)), f"{seat.gpus or 'no'} GPU{'s' if seat.gpus > 1 else ''} here"
+        return replace(argument, value=ranks), f"tensor-parallel-size {argument.value} becomes {ranks}: {there}"
+    if argument.flag in {"gpu-memory-utilization", _KV_CACHE} and seat.kv_cache_bytes is not None:
+        cache = format_binary(seat.kv_cache_bytes)
+        return None, f"{argument.flag} {argument.value} becomes a KV cache of {cache}: no GPU here"
+    return argument, ""

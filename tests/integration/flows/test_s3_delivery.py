@@ -204,6 +204,7 @@ def test_a_store_that_fails_at_any_request(s3, proxy, model, hashes, tmp_path):
         place.ship(new)
         assert place.listing() == {*hashes(new), MANIFEST_PATH}
     assert number > 6
+    failing[0] = 0
     place.fetch(tmp_path / "back")
     assert hashes(tmp_path / "back") == hashes(new)
 

@@ -138,12 +138,18 @@ def test_schemes_of_compressed_tensors(case: tuple[dict[str, Any], str]):
         ("GPTQ", "gptq"),
         ("fp8", "fp8"),
         ("mxfp4", "mxfp4"),
+        ("modelopt", "fp8"),
         ("bitsandbytes", "bitsandbytes"),
         (None, ""),
     ],
 )
 def test_other_quantisations_go_by_their_own_name(method: str | None, scheme: str):
     assert precision({"quant_method": method}) == scheme
+
+
+def test_modelopt_says_which_in_quant_algo():
+    assert precision({"quant_method": "modelopt", "quant_algo": "NVFP4"}) == "nvfp4"
+    assert precision({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}}) == "fp8"
 
 
 def test_no_quantisation_has_no_name():
@@ -235,8 +241,9 @@ def test_values_that_contradict_each_other_are_refused(lie: tuple[dict[str, Any]
     assert refusal(json.dumps(LEAST | changes).encode()) == why
 
 
-def test_a_byte_order_mark_is_taken():
-    assert parse_config(b"\xef\xbb\xbf" + json.dumps(LEAST).encode()) == parse()
+def test_a_byte_order_mark_is_refused_as_transformers_refuses_it():
+    with pytest.raises(IntegrityError):
+        parse_config(b"\xef\xbb\xbf" + json.dumps(LEAST).encode())
 
 
 plain = st.recursive(

@@ -131,6 +131,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "not sorted": (document(entry(), entry(path="a")), ORDER),
     "a path twice": (document(entry(), entry()), ORDER),
     "a path twice, apart": (document(entry(path="a"), entry(), entry(path="a")), ORDER),
+    "a file and a folder": (document(entry(path="a"), entry(path="a/b/c")), "a is a file and a folder"),
     "other version": (document(entry(), schemaVersion="modelberth.dev/manifest/v2"), VERSION),
     "other parts": (document(entry(), partBytes=PART_BYTES // 2), VERSION),
     "no version": (document(entry(), schemaVersion=None), VERSION),

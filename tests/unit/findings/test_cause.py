@@ -181,3 +181,10 @@ def test_a_long_cause_is_cut():
 def test_any_text_is_a_short_cause_on_one_line_or_none(text: str):
     cause = cause_in(text)
     assert cause is None or (0 < len(cause) <= LIMIT and "\n" not in cause)
+
+
+def test_what_pydantic_announces_is_told_with_its_first_error():
+    announced = "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig"
+    told = "Value error, User-specified max_model_len (65536) is greater than the derived max_model_len (32768)."
+    log = "".join(f"(APIServer pid=1) ERROR 11-23 13:51:30 [core.py:1] {line}\n" for line in (announced, f"  {told}"))
+    assert cause_in(log) == f"{announced}: {told}"

@@ -164,7 +164,7 @@ def test_the_example_on_a_machine_without_gpus(harbor_services: dict[str, Servic
 @pytest.mark.parametrize(
     ("gpus", "ranks", "replacements"),
     [
-        (1, 1, ("tensor-parallel-size 4 becomes 1: 1 GPUs here",)),
+        (1, 1, ("tensor-parallel-size 4 becomes 1: 1 GPU here",)),
         (2, 2, ("tensor-parallel-size 4 becomes 2: 2 GPUs here",)),
         (4, 4, ()),
         (8, 4, ()),
@@ -191,3 +191,13 @@ def test_further_flags_are_kept_on_this_machine(with_fields: Callable[..., Servi
     extras = {"enforce-eager": True, "enable-prefix-caching": False, "max-num-seqs": 4}
     local = local_arguments(engine_arguments(with_fields(**BARE, engine_args=extras)), SEAT).texts()
     assert {"--enforce-eager", "--no-enable-prefix-caching", "--max-num-seqs=4"} < set(local)
+
+
+def test_a_declared_cache_is_replaced_and_said_without_gpus(harbor_services: dict[str, Service]):
+    cluster = engine_arguments(harbor_services["harbor-int4"])
+    declared = replace(cluster, service=(*cluster.service, Argument("kv-cache-memory-bytes", "7")))
+    local = local_arguments(declared, SEAT)
+    assert [argument for argument in local.texts() if "kv-cache" in argument] == [
+        f"--kv-cache-memory-bytes={SEAT.kv_cache_bytes}"
+    ]
+    assert "kv-cache-memory-bytes 7 becomes a KV cache of 1.00 GiB: no GPU here" in local.replacements
