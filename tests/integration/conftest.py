@@ -539,6 +539,7 @@ kind: Stack
 metadata: {name: harbor}
 platform: {kind: kserve, version: "0.17"}
 pools: [{name: l4, gpu: NVIDIA-L4}]
+storage: {s3: {bucket: models, endpoint: "http://minio.example:9000", credentials: {secret: keys}}}
 models:
   - name: harbor
     variants:

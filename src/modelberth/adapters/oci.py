@@ -100,10 +100,19 @@ class Layout:
         if "sha256:" + hasher.hexdigest() != blob.digest:
             raise self._wrong(blob, "its bytes are not those of its digest")
 
-    def sweep(self) -> None:
-        """Remove what a killed build left behind. Only for who holds the layout's lock."""
-        for left in self.folder.glob("blobs/sha256/arriving-*"):
-            left.unlink(missing_ok=True)
+    def remove_unused(self) -> None:
+        """Remove blobs that no tag leads to: of images replaced since, and of builds that were killed.
+
+        Only for who holds the layout's lock.
+        """
+        used: set[str] = set()
+        for item in self._index()["manifests"]:
+            manifest = Descriptor(item["mediaType"], item["digest"], item["size"])
+            blobs = image.blobs_of(self.read_blob(manifest))
+            used |= {digest.partition(":")[2] for digest in (manifest.digest, *blobs)}
+        for blob in self.folder.glob("blobs/sha256/*"):
+            if blob.name not in used:
+                blob.unlink(missing_ok=True)
 
     def _wrong(self, blob: Descriptor, why: str) -> IntegrityError:
         what = f"layer of {blob.path}" if blob.path else "blob"

@@ -12,10 +12,13 @@ import httpx2
 
 from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import AuthError, IntegrityError, NotReady, RemoteUnavailable
-from modelberth.base.text import shorten
+from modelberth.base.text import printable, shorten
 
 _MAX_BODY = 8 << 20
+_EXCERPT_FROM = 4096
 _CONNECT_SECONDS = 5.0
+_MALFORMED = (TypeError, KeyError, IndexError, AttributeError, ValueError, RecursionError)
+"""What reading a document of another form than promised ends with."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Endpoint:
         """Whether `/health` answers 200 now; False while nothing listens."""
         try:
             return self._client.get("/health", timeout=_CONNECT_SECONDS).status_code == httpx2.codes.OK
-        except httpx2.TransportError:
+        except httpx2.RequestError:
             return False
 
     def models(self) -> tuple[str, ...]:
@@ -91,19 +94,19 @@ class Endpoint:
         document = self._json("GET", "/v1/models", None)
         try:
             return tuple(str(item["id"]) for item in document["data"])
-        except (TypeError, KeyError) as error:
+        except _MALFORMED as error:
             raise self._unexpected("/v1/models", "a list of models", document) from error
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """One plain completion at temperature 0."""
         body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
         document = self._json("POST", "/v1/completions", body)
-        return self._answer("/v1/completions", document, lambda choice: choice["text"])
+        return self._answer("/v1/completions", document, lambda choice: _text(choice["text"]))
 
     def chat(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """One chat answer at temperature 0."""
         document = self._json("POST", "/v1/chat/completions", _chat_body(model, prompt, max_tokens))
-        return self._answer("/v1/chat/completions", document, lambda choice: choice["message"]["content"] or "")
+        return self._answer("/v1/chat/completions", document, lambda choice: _text(choice["message"]["content"]))
 
     def stream_chat(self, model: str, prompt: str, max_tokens: int) -> StreamedAnswer:
         """One streamed chat answer at temperature 0, timed.
@@ -121,17 +124,22 @@ class Endpoint:
         first = reason = None
         tokens = 0
         for event in self._events("/v1/chat/completions", body):
-            usage = event.get("usage") or {}
-            tokens = usage.get("completion_tokens", tokens)
-            for choice in event.get("choices") or ():
-                piece = (choice.get("delta") or {}).get("content")
-                reason = choice.get("finish_reason") or reason
+            try:
+                tokens = _tokens(event) or tokens
+                pieces = [
+                    (_text((choice.get("delta") or {}).get("content")), choice.get("finish_reason"))
+                    for choice in event.get("choices") or ()
+                ]
+            except _MALFORMED as error:
+                raise self._unexpected("/v1/chat/completions", "an event with choices", event) from error
+            for piece, why in pieces:
+                reason = why or reason
                 if piece:
                     first = self._clock() - start if first is None else first
                     text.append(piece)
         total = self._clock() - start
         return StreamedAnswer(
-            Answer("".join(text), reason or "", tokens), total if first is None else first, total, len(text)
+            Answer("".join(text), str(reason or ""), tokens), total if first is None else first, total, len(text)
         )
 
     def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -148,7 +156,7 @@ class Endpoint:
                     return
                 try:
                     event = json.loads(data)
-                except ValueError as error:
+                except _MALFORMED as error:
                     raise self._unexpected(path, "JSON events", data) from error
                 if not isinstance(event, dict) or "error" in event:
                     raise self._unexpected(path, "an event with choices", event)
@@ -162,19 +170,14 @@ class Endpoint:
             raise self._refused(path, response)
         try:
             return json.loads(response.content[:_MAX_BODY])
-        except ValueError as error:
+        except _MALFORMED as error:
             raise self._unexpected(path, "JSON", response.text) from error
 
     def _answer(self, path: str, document: Any, text_of: Any) -> Answer:
         try:
             choice = document["choices"][0]
-            usage = document.get("usage") or {}
-            return Answer(
-                str(text_of(choice)),
-                str(choice.get("finish_reason") or ""),
-                int(usage.get("completion_tokens", 0)),
-            )
-        except (TypeError, KeyError, IndexError, ValueError) as error:
+            return Answer(text_of(choice), str(choice.get("finish_reason") or ""), _tokens(document))
+        except _MALFORMED as error:
             raise self._unexpected(path, "an answer with choices", document) from error
 
     @contextmanager
@@ -183,11 +186,13 @@ class Endpoint:
             yield
         except httpx2.TimeoutException as error:
             raise NotReady("the endpoint did not answer in time", where=self.url + path) from error
+        except httpx2.DecodingError as error:
+            raise self._unexpected(path, "a body packed as its headers say", error) from error
         except httpx2.TransportError as error:
             raise RemoteUnavailable("the endpoint does not answer", where=self.url + path, why=str(error)) from error
 
     def _refused(self, path: str, response: httpx2.Response) -> Exception:
-        why = f"status {response.status_code}: {shorten(response.text, 256)}"
+        why = f"status {response.status_code}: {_excerpt(response.text)}"
         kind = (
             AuthError
             if response.status_code in {401, 403}
@@ -201,8 +206,27 @@ class Endpoint:
         return IntegrityError(
             "the endpoint's answer is not as expected",
             where=self.url + path,
-            why=f"expected {expected}, got {shorten(str(found), 256)}",
+            why=f"expected {expected}, got {_excerpt(str(found))}",
         )
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of what an endpoint sent, safe to show: no terminal takes any of it for a command."""
+    return shorten(printable(text[:_EXCERPT_FROM]), 256)
+
+
+def _text(content: Any) -> str:
+    """The text of an answer; null is none."""
+    if content is not None and not isinstance(content, str):
+        raise TypeError("an answer's content is text or null")
+    return content or ""
+
+
+def _tokens(document: dict[str, Any]) -> int:
+    """Completion tokens as the endpoint counts them; 0 where it does not say."""
+    usage = document.get("usage")
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0
 
 
 def _chat_body(model: str, prompt: str, max_tokens: int) -> dict[str, Any]:

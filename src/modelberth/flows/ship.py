@@ -157,7 +157,6 @@ def build_image(source: Source, manifest: FileManifest, layout: Layout, tag: str
     known = layout.tagged(tag)
     if known and _is_same(layout, known, manifest):
         return Shipped(known.digest, changed=False, bytes_moved=0)
-    layout.sweep()
     layers = [
         layout.write_layer(_layer(source.folder / entry.path, entry, on_bytes), entry.path) for entry in manifest.files
     ]
@@ -168,6 +167,7 @@ def build_image(source: Source, manifest: FileManifest, layout: Layout, tag: str
     document = image.image_manifest(config, tuple(layers), {MANIFEST_DIGEST: manifest.digest})
     descriptor = layout.write_blob(image.MANIFEST_TYPE, document)
     layout.set_tag(tag, descriptor)
+    layout.remove_unused()
     return Shipped(descriptor.digest, changed=True, bytes_moved=sum(layer.size for layer in layers))
 
 

@@ -58,7 +58,8 @@ def _health(endpoint: Endpoint) -> str:
 def _models(endpoint: Endpoint, served_name: str) -> str:
     offered = endpoint.models()
     if served_name not in offered:
-        raise IntegrityError(f"expected the model {served_name}", why=f"offered: {', '.join(offered) or 'none'}")
+        names = printable(", ".join(offered)) or "none"
+        raise IntegrityError(f"expected the model {served_name}", why=f"offered: {names}")
     return served_name
 
 

@@ -72,7 +72,7 @@ def endpoint(http_server):
                 self.wfile.write(content)
                 self.close_connection = "Content-Length" in headers
 
-            do_GET = do_POST = answer
+            do_GET = do_POST = answer  # noqa: N815
 
         made.append(Endpoint(http_server(Handler).url, timeout=timeout))
         return made[-1]

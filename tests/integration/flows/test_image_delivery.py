@@ -316,3 +316,22 @@ def test_a_digest_that_leads_elsewhere(car, weights, digest):
     (car.folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(IntegrityError):
         manifest_in_image(car.layout, TAG)
+
+
+def test_blobs_that_no_tag_leads_to_are_removed(car, model, weights):
+    folder = model("w4a16")
+    first = car.build(folder)
+    other = car.build(weights("bf16"), tag="other:1.0")
+    (folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    left = car.folder / "blobs" / "sha256" / "arriving-0123.part"
+    left.write_bytes(b"half of a layer")
+    again = car.build(folder)
+    named = {
+        blob["digest"]
+        for shipped in (other, again)
+        for document in [car.document(shipped.digest)]
+        for blob in (document["config"], *document["layers"])
+    } | {other.digest, again.digest}
+    blobs = {f"sha256:{path.name}" for path in (car.folder / "blobs" / "sha256").iterdir()}
+    assert blobs == named
+    assert first.digest not in blobs
