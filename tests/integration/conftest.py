@@ -500,7 +500,7 @@ class Started:
     def __init__(self, command: list[str], environment: dict[str, str], stdout: int | None) -> None:
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         self.talk = Lines(self.process.stderr)
         self.output = Lines(self.process.stdout) if self.process.stdout else None

@@ -45,16 +45,21 @@ def command(child: Sequence[str], *, lifeline: int, scratch: Path | None, grace:
 
 
 def child_code(code: int) -> int:
-    """The child's own exit code from the keeper's: negative for a signal, as subprocess says it."""
-    return _SIGNALLED - code if code > _SIGNALLED else code
+    """The child's own exit code from the keeper's: negative for a signal, as subprocess says it.
+
+    Codes that no signal has, such as the 255 of `exit(-1)`, stay what they are.
+    """
+    return _SIGNALLED - code if code - _SIGNALLED in signal.valid_signals() else code
 
 
 class _Keeper:
     """One child and everything below it."""
 
     def __init__(self, child: Sequence[str]) -> None:
-        # Popen only starts it: whoever reaps orphans must reap the child as well, or lose its exit code.
-        self._pid = subprocess.Popen(child, start_new_session=True, preexec_fn=_default_signals).pid
+        # Popen only starts it: whoever reaps orphans must reap the child as well, or lose its exit code. It is
+        # kept, because a Popen that is thrown away reaps a child that has ended by then.
+        self._process = subprocess.Popen(child, start_new_session=True, preexec_fn=_default_signals)
+        self._pid = self._process.pid
         self.code: int | None = None
 
     def wait(self, lifeline: int) -> None:
@@ -93,6 +98,7 @@ class _Keeper:
             self._reap()
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not _descendants():
+                self._reap()  # whoever ended between the two looks
                 return
             # Blocked since before the child was started, so none is missed between the look and the wait.
             signal.sigtimedwait({signal.SIGCHLD}, remaining)
@@ -115,12 +121,12 @@ def main(arguments: Sequence[str]) -> int:
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)  # the pipe alone says when to stop
     try:
-        keeper = _Keeper(child)
-    except OSError as error:
-        os.write(1, f"{child[0]}: {error.strerror}\n".encode())  # into the child's log
-        return 127
-    _close_output()
-    try:
+        try:
+            keeper = _Keeper(child)
+        except OSError as error:
+            os.write(1, f"{child[0]}: {error.strerror}\n".encode())  # into the child's log
+            return 127
+        _close_output()
         keeper.wait(int(lifeline))
         keeper.stop(float(grace))
     finally:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -28,26 +27,31 @@ def guard(run: Callable[[], Any]) -> int:
     """Run a command and return its exit code; no error and no signal gets past."""
     _catch_signals()
     try:
+        return _outcome(run)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as `head` does. Keep Python from complaining at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(null, descriptor)
+        return 128 + signal.SIGPIPE
+
+
+def _outcome(run: Callable[[], Any]) -> int:
+    try:
         result = run()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
         return _usage(error)
-    except click.Abort:
-        return 128 + signal.SIGINT
     except BerthError as error:
         talk(*message(error))
         return error.exit_code
     except Interrupted as interrupted:
         talk(f"stopped by {signal.Signals(interrupted.signal_number).name}")
         return interrupted.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read our output has seen enough, as `head` does. Keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        raise
     except Exception:  # noqa: BLE001 - the outermost boundary: a bug of ours must not show a traceback
         return _bug()
 
@@ -63,6 +67,9 @@ def message(error: BerthError) -> list[str]:
 
 
 def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        talk(error.format_message())
+        return 2
     context = getattr(error, "ctx", None)
     lines = [f"error: {error.format_message()}"]
     if context:
@@ -89,11 +96,10 @@ def _bug() -> int:
     if os.environ.get("BERTH_DEBUG"):
         talk(text)
         return 1
-    with tempfile.NamedTemporaryFile("w", prefix="berth-bug-", suffix=".txt", delete=False) as file:
-        file.write(text)
-    talk(
-        f"error: this is a bug in berth: {text.strip().splitlines()[-1]}",
-        f"  where: {Path(file.name)}",
-        "  next:  report it with that file; BERTH_DEBUG=1 shows it here",
-    )
+    talk(f"error: this is a bug in berth: {text.strip().splitlines()[-1]}")
+    with suppress(OSError):
+        with tempfile.NamedTemporaryFile("w", prefix="berth-bug-", suffix=".txt", delete=False) as file:
+            file.write(text)
+        talk(f"  where: {file.name}")
+    talk("  next:  report it with that file; BERTH_DEBUG=1 shows it here")
     return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -80,7 +81,15 @@ def main() -> None:
     """Entry point: runs a verb, turns every error into a message and an exit code."""
     from modelberth.cli.errors import guard
 
-    sys.exit(guard(lambda: berth.main(standalone_mode=False)))
+    sys.exit(guard(_run))
+
+
+def _run() -> object:
+    """As `berth.main()`, which would take signals and broken pipes for itself; completion is left to it."""
+    if "_BERTH_COMPLETE" in os.environ:
+        return berth.main()
+    with berth.make_context("berth", sys.argv[1:]) as context:
+        return berth.invoke(context)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,39 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from modelberth.base.errors import DoesNotFit
+
 FORMATS = ("table", "wide", "json", "yaml", "name")
 
 
 def talk(*lines: str) -> None:
-    """Lines for a person, to standard error."""
+    """Lines for a person, to standard error. Where they cannot be written there is nobody to tell it to.
+
+    Raises:
+        BrokenPipeError: whoever read them has gone.
+    """
     for line in lines:
-        _write(sys.stderr, line)
+        try:
+            _write(sys.stderr, line)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
 
 
 def data(text: str) -> None:
-    """Text that is the result, to standard output."""
-    _write(sys.stdout, text)
+    """Text that is the result, to standard output.
+
+    Raises:
+        BrokenPipeError: whoever read it has gone, as `head` does.
+        DoesNotFit: the disk behind standard output is full.
+    """
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DoesNotFit("the result cannot be written", where="standard output", why=error.strerror or "") from error
 
 
 def document(value: Any, form: str) -> None:
@@ -36,22 +57,24 @@ def document(value: Any, form: str) -> None:
         data(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # closed by whoever started us
+        return
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
     stream.flush()
 
 
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person watches this stream: a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def width(default: int = 100) -> int:
     """Columns of the terminal; `default` off one."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # no terminal, or no output at all
         return default
 
 

@@ -195,7 +195,8 @@ class Engines:
 def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
-    name = signal.Signals(-code).name
+    named = {number.value: number.name for number in signal.Signals}
+    name = named.get(-code, f"signal {-code}")
     hint = "; the system does that when memory runs out" if -code == signal.SIGKILL else ""
     return f"killed by {name}{hint}"
 

@@ -38,6 +38,7 @@ from modelberth.spec.services import Service, services
 from modelberth.spec.stack import Verification
 
 DEFAULT_TIMEOUT = 900.0
+_LAST_PORT = 65535
 _MEMORY_SHARE = 0.9
 """Share of the free memory that is planned with; the rest stays for berth, the S3 server and the page cache."""
 
@@ -145,10 +146,16 @@ def _ports(request: UpRequest, names: Sequence[str], held: ExitStack) -> list[ma
     for name in request.ports:
         if name not in names:
             raise UsageError(f"no service is named '{name}'", where="--port", why=did_you_mean(name, names))
+    counted = [request.first_port + index if request.first_port else 0 for index in range(len(names))]
+    numbers = [request.ports.get(name, number) for name, number in zip(names, counted, strict=True)]
+    for number in filter(None, numbers):
+        if number > _LAST_PORT:
+            raise UsageError(f"there is no port {number}", where="--port", why="services count up from the first port")
+        if numbers.count(number) > 1:
+            raise UsageError(f"two services would have port {number}", where="--port")
     reserved = []
-    for index, name in enumerate(names):
-        counted = request.first_port + index if request.first_port else 0
-        port = machine.reserve_port(request.ports.get(name, counted))
+    for number in numbers:
+        port = machine.reserve_port(number)
         held.callback(port.release)
         reserved.append(port)
     return reserved

@@ -184,7 +184,7 @@ while True:
 
 
 def test_stop_ends_the_whole_family(family, is_running):
-    child, pids = family(grace=PATIENCE)
+    child, pids = family(grace=1.0)
     assert child.stop() == -signal.SIGTERM
     assert not [name for name, pid in pids.items() if is_running(pid)]
 
