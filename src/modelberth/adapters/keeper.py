@@ -20,10 +20,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIGNALLED = 128
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_SECONDS = 0.25
@@ -83,21 +83,21 @@ class _Keeper:
         """
         if self.code is None:
             _send([self._pid], signal.SIGTERM)
-            self._wait_for_all(grace)
+            self._wait_until(lambda: self.code is not None, grace)
         _send(_descendants(), signal.SIGTERM)
-        self._wait_for_all(grace)
+        self._wait_until(_nobody_left, grace)
         _send([pid for pid in _descendants() if not _is_tracker(pid)], signal.SIGKILL)
-        self._wait_for_all(grace)
+        self._wait_until(_nobody_left, grace)
         while left := _descendants():
             _send(left, signal.SIGKILL)
-            self._wait_for_all(_LOOK_SECONDS)
+            self._wait_until(_nobody_left, _LOOK_SECONDS)
 
-    def _wait_for_all(self, patience: float) -> None:
+    def _wait_until(self, done: Callable[[], bool], patience: float) -> None:
         deadline = time.monotonic() + patience
         while True:
             self._reap()
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not _descendants():
+            if remaining <= 0 or done():
                 self._reap()  # whoever ended between the two looks
                 return
             # Blocked since before the child was started, so none is missed between the look and the wait.
@@ -140,6 +140,8 @@ def _default_signals() -> None:
     for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    if sys.platform == "linux":  # should the keeper itself be killed, its child is at least asked to end
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _close_output() -> None:
@@ -184,6 +186,10 @@ def _descendants() -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def _nobody_left() -> bool:
+    return not _descendants()
 
 
 def _is_tracker(pid: int) -> bool:

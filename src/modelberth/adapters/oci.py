@@ -38,10 +38,16 @@ class Layout:
 
     def set_tag(self, tag: str, manifest: Descriptor) -> None:
         """Let a tag name a manifest; what it named before stays in the layout, untagged."""
+        self._write_index(tag, [{**manifest.to_json(), "annotations": {image.REF_NAME: tag}}])
+
+    def remove_tag(self, tag: str) -> None:
+        """Let a tag name nothing any more."""
+        self._write_index(tag, [])
+
+    def _write_index(self, tag: str, entries: list[dict[str, Any]]) -> None:
+        """The index with `entries` in place of what `tag` named."""
         index = self._index()
-        others = [item for item in index["manifests"] if _tag(item) != tag]
-        entry = {**manifest.to_json(), "annotations": {image.REF_NAME: tag}}
-        index["manifests"] = [*others, entry]
+        index["manifests"] = [*(item for item in index["manifests"] if _tag(item) != tag), *entries]
         write_file(self.folder / "oci-layout", _LAYOUT)
         write_file(self.folder / "index.json", json.dumps(index, indent=1).encode() + b"\n")
 
@@ -103,12 +109,16 @@ class Layout:
     def remove_unused(self) -> None:
         """Remove blobs that no tag leads to: of images replaced since, and of builds that were killed.
 
-        Only for who holds the layout's lock.
+        Only for who holds the layout's lock. Nothing is removed where a manifest cannot be read: what it needs is
+        not known then.
         """
         used: set[str] = set()
         for item in self._index()["manifests"]:
             manifest = Descriptor(item["mediaType"], item["digest"], item["size"])
-            blobs = image.blobs_of(self.read_blob(manifest))
+            try:
+                blobs = image.blobs_of(self.read_blob(manifest))
+            except IntegrityError:
+                return
             used |= {digest.partition(":")[2] for digest in (manifest.digest, *blobs)}
         for blob in self.folder.glob("blobs/sha256/*"):
             if blob.name not in used:

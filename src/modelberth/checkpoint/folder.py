@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from modelberth.base.errors import IntegrityError
 from modelberth.checkpoint import safetensors
-from modelberth.checkpoint.config import CONFIG_NAME, ModelShape, parse_config
+from modelberth.checkpoint.config import ModelShape, parse_config
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"}
 _CODE = {".py", ".so", ".sh"}
@@ -134,8 +134,3 @@ def _parameters(tensor: safetensors.Tensor) -> int:
 def is_weights(path: str) -> bool:
     """Whether a path names a safetensors file."""
     return path.endswith(".safetensors")
-
-
-def is_config(path: str) -> bool:
-    """Whether a path is the folder's config.json."""
-    return path == CONFIG_NAME

@@ -19,6 +19,7 @@ Examples:
 The engines run under keepers: however berth ends, SIGKILL included, they end with it."""
 
 _WATCH_SECONDS = 1.0
+_LONGEST = 1e6
 
 
 @click.command(epilog=EPILOG)
@@ -89,6 +90,8 @@ def command(
     from modelberth.cli.up_report import show
     from modelberth.flows.up import UpRequest, bring_up
 
+    if not timeout < _LONGEST:
+        raise click.BadParameter(f"{timeout} is no number of seconds below {_LONGEST:g}", param_hint="--timeout")
     first, named = _ports(ports)
     cache = parse_bytes(kv_cache) if kv_cache else None
     request = UpRequest(spec, state, engine, python, first, named, timeout, cache)

@@ -18,6 +18,8 @@ from modelberth.base.units import MIB
 from modelberth.checkpoint.folder import check_path
 
 MANIFEST_PATH = ".modelberth/manifest.json"
+BEGUN_PATH = ".modelberth/begun.json"
+"""The manifest of a delivery that has begun and not ended: it says which files of a prefix are ours, no more."""
 SCHEMA_VERSION = "modelberth.dev/manifest/v1"
 PART_BYTES = 64 * MIB
 """Bytes in a part. S3 allows 10,000 parts of an object, so files up to 625 GiB can be shipped."""

@@ -19,6 +19,7 @@ from modelberth.base.units import format_decimal
 from modelberth.delivery import image
 from modelberth.delivery.image import Descriptor
 from modelberth.delivery.manifest import (
+    BEGUN_PATH,
     MANIFEST_PATH,
     MAX_MANIFEST_BYTES,
     FileEntry,
@@ -46,7 +47,8 @@ def manifest_in_s3(store: S3Store, address: S3Address) -> FileManifest:
     manifest = parse_manifest(content, str(address) + MANIFEST_PATH)
     expected = {address.key(entry.path): entry.size for entry in manifest.files}
     present = store.sizes(address.prefix)
-    present.pop(address.key(MANIFEST_PATH), None)
+    for own in (MANIFEST_PATH, BEGUN_PATH):
+        present.pop(address.key(own), None)
     if present != expected:
         different = sorted(key for key in expected.keys() | present.keys() if expected.get(key) != present.get(key))
         raise IntegrityError(

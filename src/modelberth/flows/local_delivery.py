@@ -17,9 +17,9 @@ from modelberth.adapters.folder import HashCache
 from modelberth.adapters.oci import Layout
 from modelberth.adapters.s3 import S3Endpoint, S3Store
 from modelberth.adapters.s3_server import S3Server, start_server
-from modelberth.base.errors import Conflict, DoesNotFit, RemoteUnavailable, UsageError
+from modelberth.base.errors import Conflict, DoesNotFit, IntegrityError, RemoteUnavailable, UsageError
 from modelberth.base.units import MIB, format_decimal
-from modelberth.delivery.manifest import FileManifest
+from modelberth.delivery.manifest import MANIFEST_PATH, FileManifest
 from modelberth.flows.fetch import (
     fetch_from_image,
     fetch_from_s3,
@@ -119,7 +119,8 @@ class Delivery:
             if is_complete(folder, manifest, self._cache):
                 stage.outcome = UNCHANGED
             else:
-                self._fetch(service, folder, stage)
+                with self._wrong_bytes_forgotten(service):
+                    self._fetch(service, folder, stage)
                 stage.outcome = f"{summary(manifest)}, every byte checked"
             held.enter_context(locked(_lock_of(folder), shared=True))
             _remove_abandoned(folder)
@@ -155,6 +156,19 @@ class Delivery:
             self._stores[bucket] = S3Store(endpoint, bucket)
             self._stores[bucket].ensure_bucket()
         return self._stores[bucket]
+
+    @contextmanager
+    def _wrong_bytes_forgotten(self, service: Service) -> Iterator[None]:
+        """Shipping compares sizes, so wrong bytes at rest would stay: forget the delivery, and it is made anew."""
+        try:
+            yield
+        except IntegrityError as error:
+            if isinstance(service.weights, S3Address):
+                self._store(service.weights.bucket).delete(service.weights.key(MANIFEST_PATH))
+            else:
+                self._layout().remove_tag(_tag(service.weights))
+            error.next_step = "run the same command again: it ships these weights anew"
+            raise
 
     @contextmanager
     def _full_disk_told(self) -> Iterator[None]:

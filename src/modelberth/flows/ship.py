@@ -18,6 +18,7 @@ from modelberth.base.errors import Conflict, IntegrityError
 from modelberth.delivery import image
 from modelberth.delivery.image import Descriptor
 from modelberth.delivery.manifest import (
+    BEGUN_PATH,
     MANIFEST_PATH,
     MAX_MANIFEST_BYTES,
     PART_BYTES,
@@ -56,15 +57,17 @@ def ship_to_s3(
         Conflict: the prefix holds files that no manifest of ours names; the cluster would download them too.
         IntegrityError: a source file changed under us.
     """
-    before = _manifest_at(store, address)
+    before, begun = _manifest_at(store, address, MANIFEST_PATH), _manifest_at(store, address, BEGUN_PATH)
     present = store.sizes(address.prefix)
-    _refuse_strangers(address, present, before, manifest)
-    if before == manifest and _all_present(manifest, address, present):
+    ours = {entry.path for known in (before, begun) if known for entry in known.files}
+    wanted = {entry.path for entry in manifest.files}
+    _refuse_strangers(address, present, ours | wanted)
+    if before == manifest and begun is None and _all_present(manifest, address, present):
         return Shipped("sha256:" + manifest.digest, changed=False, bytes_moved=0)
+    for path in sorted(ours - wanted):
+        store.delete(address.key(path))
+    store.put(address.key(BEGUN_PATH), manifest.to_json())
     if before is not None:
-        # Files that go, go first: without this manifest the next run could not tell that they were ours.
-        for path in sorted({entry.path for entry in before.files} - {entry.path for entry in manifest.files}):
-            store.delete(address.key(path))
         store.delete(address.key(MANIFEST_PATH))  # from here to the end this is no complete model
     known = set(before.files) if before else set()
     moved = 0
@@ -81,19 +84,18 @@ def ship_to_s3(
             next_step="run the same command again",
         )
     store.put(address.key(MANIFEST_PATH), manifest.to_json())
+    store.delete(address.key(BEGUN_PATH))
     return Shipped("sha256:" + manifest.digest, changed=True, bytes_moved=moved)
 
 
-def _manifest_at(store: S3Store, address: S3Address) -> FileManifest | None:
-    content = store.read(address.key(MANIFEST_PATH), MAX_MANIFEST_BYTES)
-    return None if content is None else parse_manifest(content, str(address) + MANIFEST_PATH)
+def _manifest_at(store: S3Store, address: S3Address, path: str) -> FileManifest | None:
+    content = store.read(address.key(path), MAX_MANIFEST_BYTES)
+    return None if content is None else parse_manifest(content, str(address) + path)
 
 
-def _refuse_strangers(
-    address: S3Address, present: Iterable[str], before: FileManifest | None, after: FileManifest
-) -> None:
-    ours = {address.key(entry.path) for manifest in (before, after) if manifest for entry in manifest.files}
-    strangers = sorted(set(present) - ours - {address.key(MANIFEST_PATH)})
+def _refuse_strangers(address: S3Address, present: Iterable[str], ours: set[str]) -> None:
+    known = {address.key(path) for path in (*ours, MANIFEST_PATH, BEGUN_PATH)}
+    strangers = sorted(set(present) - known)
     if strangers:
         raise Conflict(
             "the prefix holds other files", where=str(address), why=f"{strangers[0]} and {len(strangers) - 1} more",

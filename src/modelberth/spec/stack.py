@@ -14,9 +14,6 @@ from pydantic.alias_generators import to_camel
 from modelberth.base.errors import UsageError
 from modelberth.spec import addresses
 
-API_VERSION = "modelberth.dev/v1alpha1"
-KIND = "Stack"
-
 MAX_SERVICE_NAME = 53
 """Longest InferenceService name that the platform's model controller accepts."""
 

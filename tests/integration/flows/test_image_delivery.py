@@ -335,3 +335,11 @@ def test_blobs_that_no_tag_leads_to_are_removed(car, model, weights):
     blobs = {f"sha256:{path.name}" for path in (car.folder / "blobs" / "sha256").iterdir()}
     assert blobs == named
     assert first.digest not in blobs
+
+
+def test_a_damaged_image_does_not_keep_another_from_being_built(car, model, weights, flip):
+    first = car.build(model("w4a16"))
+    flip(car.blob(first.digest), 10)
+    assert car.build(weights("bf16"), tag="other:1.0").changed
+    assert not car.build(weights("bf16"), tag="other:1.0").changed
+    assert car.blob(first.digest).exists()  # nothing is removed while it is not known what is used

@@ -75,7 +75,7 @@ def test_a_changed_model_is_served_from_another_folder(deliver, model, hashes, v
     assert not found.folder.exists()  # nobody serves from it
 
 
-def test_wrong_bytes_in_the_store_never_get_the_final_name(deliver, flip, tmp_path, weights):
+def test_wrong_bytes_in_the_store_never_get_the_final_name(deliver, flip, weights, hashes):
     (found,), _ = deliver("bf16")
     stored = found.folder.parents[2] / "s3" / "models" / "harbor" / "bf16" / "tokenizer.json"
     flip(stored, 100)
@@ -83,7 +83,25 @@ def test_wrong_bytes_in_the_store_never_get_the_final_name(deliver, flip, tmp_pa
     with pytest.raises(IntegrityError) as caught:
         deliver("bf16")
     assert "tokenizer.json bytes 0 to" in caught.value.where
+    assert caught.value.next_step.startswith("run the same command again")
     assert not found.folder.exists()
+    (again,), outcomes = deliver("bf16")
+    assert "unchanged" not in outcomes[0]
+    assert hashes(again.folder) == hashes(weights("bf16"))
+
+
+def test_wrong_bytes_in_the_image_are_built_anew_the_next_time(deliver, flip, weights, hashes):
+    (found,), _ = deliver("int4")
+    blobs = found.folder.parents[2] / "oci" / "blobs" / "sha256"
+    flip(max(blobs.iterdir(), key=lambda blob: blob.stat().st_size), 5000)
+    flip(found.folder / "config.json", 100)
+    with pytest.raises(IntegrityError) as caught:
+        deliver("int4")
+    assert caught.value.next_step.startswith("run the same command again")
+    assert not found.folder.exists()
+    (again,), outcomes = deliver("int4")
+    assert "unchanged" not in outcomes[0]
+    assert hashes(again.folder) == hashes(weights("w4a16"))
 
 
 @pytest.mark.parametrize(("size", "variant"), [("3m", "bf16"), ("7m", "bf16"), ("1m", "int4"), ("3m", "int4")])

@@ -11,7 +11,7 @@ import pytest
 from modelberth.adapters.folder import HashCache
 from modelberth.adapters.s3 import S3Store
 from modelberth.base.errors import AuthError, Conflict, IntegrityError, RemoteUnavailable
-from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES
+from modelberth.delivery.manifest import BEGUN_PATH, MANIFEST_PATH, PART_BYTES
 from modelberth.flows.fetch import fetch_from_s3, is_complete, manifest_in_s3
 from modelberth.flows.ship import ship_to_s3
 from modelberth.flows.source import hash_source, open_source
@@ -157,6 +157,20 @@ def test_a_first_shipment_interrupted_anywhere(place, weights, hashes, tmp_path)
     assert hashes(tmp_path / "back") == hashes(weights("bf16"))
 
 
+def test_a_file_renamed_after_an_interrupted_shipment(place, model, hashes, tmp_path):
+    """What a shipment that never ended has uploaded is still known to be ours."""
+    folder = model("w4a16")
+    (folder / "aaa.txt").write_text("a")
+    with pytest.raises(Stopped):
+        place.ship(folder, StopAt(2))
+    assert "aaa.txt" in place.listing()
+    (folder / "aaa.txt").rename(folder / "bbb.txt")
+    assert place.ship(folder).changed
+    assert place.listing() == {*hashes(folder), MANIFEST_PATH}
+    place.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(folder)
+
+
 def test_an_update_interrupted_anywhere(place, model, hashes, tmp_path):
     """One file changes, one goes, one comes: the next run completes, wherever the last one ended."""
     old, new = model("bf16", "old"), model("bf16", "new")
@@ -247,7 +261,7 @@ def test_a_large_file_that_changes_between_hashing_and_sending(place, big_model,
         file.write(b"!")
     with pytest.raises(IntegrityError):
         ship_to_s3(source, manifest, place.store, place.address, ignore)
-    assert place.listing() == {"config.json"}
+    assert place.listing() == {"config.json", BEGUN_PATH}
 
 
 # --- what should not be there ------------------------------------------------------------------------------
