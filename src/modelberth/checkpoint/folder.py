@@ -38,7 +38,7 @@ class Checkpoint:
 
 
 def model_files(paths: Iterable[str]) -> tuple[str, ...]:
-    """The files to deliver out of all files of a folder, sorted.
+    """The files to deliver out of all files of a folder, sorted; a second copy of the weights stays behind.
 
     Args:
         paths: file paths relative to the folder, `/` between parts.
@@ -47,6 +47,8 @@ def model_files(paths: Iterable[str]) -> tuple[str, ...]:
         IntegrityError: a pickle or code is among them; two names differ only in case.
     """
     kept = sorted(path for path in paths if not _ignored(PurePosixPath(path)))
+    if any(is_weights(path) and not _is_second_copy(path) for path in kept):
+        kept = [path for path in kept if not _is_second_copy(path)]
     for path in kept:
         check_path(path)
         suffix = PurePosixPath(path).suffix.lower()
@@ -82,6 +84,14 @@ def check_path(path: str) -> None:
 
 def _ignored(path: PurePosixPath) -> bool:
     return bool(_IGNORED_PARTS & set(path.parts)) or path.name in _IGNORED_NAMES
+
+
+def _is_second_copy(path: str) -> bool:
+    """Whether this is Mistral's own format of the weights, which its repositories hold beside the usual one.
+
+    Delivered too, it would double the bytes, and vLLM would take it instead of what the index names.
+    """
+    return PurePosixPath(path).match("consolidated*.safetensors")
 
 
 def _refused(path: str, why: str, next_step: str) -> IntegrityError:

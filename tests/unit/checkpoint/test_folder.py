@@ -190,3 +190,9 @@ def test_an_index_is_checked_even_where_one_file_needs_none():
 def test_a_broken_config_is_refused_with_its_own_reason():
     with pytest.raises(IntegrityError, match=r"config\.json does not describe a model"):
         check_folder([], b"{}", SHARDS, None)
+
+
+def test_a_second_copy_of_the_weights_stays_behind():
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert model_files(["config.json", "consolidated.safetensors", *shards]) == ("config.json", *shards)
+    assert model_files(["consolidated.safetensors", "params.json"]) == ("consolidated.safetensors", "params.json")
