@@ -2,177 +2,191 @@
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
 from typing import Any
 
-from modelberth.base.errors import IntegrityError
+from modelberth.checkpoint import fields
+from modelberth.checkpoint.families import NESTED_DEFAULTS, SEEING, Family, family_of
+from modelberth.checkpoint.fields import (
+    CONFIG_NAME,
+    HF_QUANT_CONFIG_NAME,
+    MAX_COUNT,
+    broken,
+    count,
+    flag,
+    fraction,
+    load_object,
+    mapping,
+    optional_count,
+)
+from modelberth.checkpoint.layers import decoder_layers, is_latent
+from modelberth.checkpoint.quantization import parse_quantization
+from modelberth.checkpoint.shape import DTYPE_BYTES, DTYPE_LABELS, ModelShape
+from modelberth.checkpoint.vision import parse_vision
 
-CONFIG_NAME = "config.json"
-MAX_COUNT = 2**40
-"""Largest count believed: far past any model's, and small enough that no product of counts overflows."""
+__all__ = ["CONFIG_NAME", "HF_QUANT_CONFIG_NAME", "MAX_COUNT", "parse_config"]
 
-_DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
-_DTYPE_LABEL = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}
-
-
-@dataclass(frozen=True)
-class MlaShape:
-    """Multi-head latent attention: one compressed row a token and layer, the same on every rank."""
-
-    kv_lora_rank: int
-    rope_head_dim: int
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What the sizing needs to know of a decoder.
-
-    Attributes:
-        architecture: class name, `MistralForCausalLM`.
-        layers: decoder layers that hold a KV cache.
-        heads: query heads.
-        kv_heads: key and value heads (grouped-query attention has fewer than `heads`).
-        head_dim: width of one head; config.json may state it apart from hidden_size / heads.
-        hidden: width of the residual stream.
-        vocabulary: tokens in the vocabulary.
-        max_positions: longest context that the model was made for.
-        dtype: type of the activations as config.json names it.
-        precision: how the weights are stored: `bf16`, `fp16`, `fp32`, `w4a16`, `fp8`, ...
-        mla: set where attention is latent.
-    """
-
-    architecture: str
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    vocabulary: int
-    max_positions: int
-    dtype: str
-    precision: str
-    mla: MlaShape | None = None
-
-    @property
-    def dtype_bytes(self) -> int:
-        """Bytes of one activation, and of one KV cache element when its dtype is `auto`."""
-        return _DTYPE_BYTES[self.dtype]
+_TEXT_KEYS = ("text_config", "llm_config", "language_config")
+_LENGTHS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
+    "max_sequence_length", "max_seq_length", "seq_len",
+)  # fmt: skip
+_YARN = "yarn"
+"""The rope scaling whose table vLLM makes for `factor` times the original positions (rotary_embedding/)."""
+_STRETCHED = {"linear", "dynamic"}
+"""Rope scalings whose table has `factor` times the stated positions (rotary_embedding/), and whose context is
+multiplied; the others state it. Source: vllm/config/model.py, derived maximum."""
+_ASSUMED_POSITIONS = 2048
+"""What vLLM takes where a config has no length at all. Source: vllm/config/model.py."""
 
 
-def parse_config(content: bytes) -> ModelShape:
+def parse_config(content: bytes, hf_quant_config: bytes | None = None) -> ModelShape:
     """Read config.json.
 
+    Args:
+        content: its bytes.
+        hf_quant_config: bytes of the hf_quant_config.json beside it, where NVIDIA ModelOpt keeps the quantisation
+            of a checkpoint whose config.json does not; None where there is none.
+
     Raises:
-        IntegrityError: not JSON, or a number the sizing needs is missing or no count.
+        UsageError: not JSON, or a number the sizing needs is missing or no count.
     """
-    config = _load(content)
-    nested = config.get("text_config")
-    text: dict[str, Any] = nested if isinstance(nested, dict) else config
-    quantization = _mapping(config, "quantization_config") or _mapping(text, "quantization_config")
-    dtype = _dtype(text, config, quantization)
-    heads = _count(text, "num_attention_heads")
-    hidden = _count(text, "hidden_size")
-    lora_rank = text.get("kv_lora_rank")
+    config = load_object(content)
+    text = _text(config)
+    quantization = parse_quantization(_quantization_config(config, text, hf_quant_config))
+    architecture = _architecture(config)
+    kind, outer = fields.text(text, "model_type"), fields.text(config, "model_type")
+    known = family_of(kind, outer)
+    family = known or Family()
+    unknown = () if known else (_strange(kind or outer, architecture),)
+    dtype = _dtype(text, config, quantization.method if quantization else "")
+    hidden = count(text, "hidden_size", "n_embd", "d_model")
+    layers, notes = decoder_layers(text, family, hidden)
+    stated = _stated_positions(text, kind)
+    positions = stated or _ASSUMED_POSITIONS
+    rotary, rows = _rotary(text, family, hidden, positions)
     return ModelShape(
-        architecture=_architecture(config),
-        layers=_count(text, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=_count(text, "num_key_value_heads", default=heads),
-        head_dim=_count(text, "head_dim", default=hidden // heads),
+        architecture=architecture,
+        layers=layers,
         hidden=hidden,
-        vocabulary=_count(text, "vocab_size"),
-        max_positions=_count(text, "max_position_embeddings"),
+        vocabulary=count(text, "vocab_size", "padded_vocab_size"),
+        max_positions=_longest(text, kind, positions, rows),
         dtype=dtype,
-        precision=precision(quantization) or _DTYPE_LABEL[dtype],
-        mla=MlaShape(_count(text, "kv_lora_rank"), _count(text, "qk_rope_head_dim")) if lora_rank else None,
+        precision=quantization.scheme if quantization else DTYPE_LABELS[dtype],
+        tied=_tied(config, text, family, architecture),
+        quantization=quantization,
+        vision=parse_vision(config, hidden),
+        rotary_dim=rotary,
+        rotary_positions=rows,
+        learned_positions=positions + _learned(kind, family) if family.learned is not None else 0,
+        embedding=optional_count(text, "word_embed_proj_dim"),
+        state_dtype=_state_dtype(text),
+        layer_input=optional_count(text, "hidden_size_per_layer_input"),
+        unknown=(*unknown, *notes),
+        notes=()
+        if stated
+        else (f"'max_position_embeddings' is missing: {_ASSUMED_POSITIONS:,} is assumed, as vLLM does",),
     )
 
 
-def precision(quantization: dict[str, Any]) -> str:
-    """The scheme that a quantization_config declares, in the field's short form; empty for none.
-
-    `w4a16` reads: weights 4 bits, activations 16.
-    """
-    method = str(quantization.get("quant_method") or "").lower()
-    if not method:
-        return ""
-    if method != "compressed-tensors":
-        return _modelopt(quantization) if method == "modelopt" else method
-    groups = _mapping(quantization, "config_groups")
-    schemes = {_compressed_scheme(group) for group in groups.values() if isinstance(group, dict)}
-    return schemes.pop() if len(schemes) == 1 else "mixed"
+def _quantization_config(config: dict[str, Any], text: dict[str, Any], beside: bytes | None) -> dict[str, Any]:
+    for key in ("quantization_config", "compression_config"):
+        for source in (config, text):
+            if found := mapping(source, key):
+                return found
+    return {"quant_method": "modelopt", **load_object(beside, HF_QUANT_CONFIG_NAME)} if beside is not None else {}
 
 
-def _modelopt(quantization: dict[str, Any]) -> str:
-    """NVIDIA ModelOpt names its scheme in `quant_algo`, in the config itself or below `quantization`."""
-    nested = quantization.get("quantization")
-    algorithm = quantization.get("quant_algo") or (nested.get("quant_algo") if isinstance(nested, dict) else None)
-    return str(algorithm or "fp8").lower()
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    """The decoder's part of a config: its own object in a model that sees or hears, the whole config otherwise."""
+    thinker = config.get("thinker_config")
+    outer = thinker if isinstance(thinker, dict) else config
+    for key in _TEXT_KEYS:
+        nested = outer.get(key)
+        if isinstance(nested, dict) and nested:
+            kind = fields.text(nested, "model_type") or SEEING.get(fields.text(config, "model_type"), "")
+            vocabulary = outer.get("vocab_size")
+            beside = {"vocab_size": vocabulary} if vocabulary is not None else {}
+            return NESTED_DEFAULTS.get(kind, {}) | beside | nested
+    return outer
 
 
-def _compressed_scheme(group: dict[str, Any]) -> str:
-    weights, inputs = _mapping(group, "weights"), _mapping(group, "input_activations")
-    bits, kind = weights.get("num_bits"), weights.get("type")
-    if kind == "float" and bits == 4:
-        return "nvfp4"
-    if not inputs:
-        return f"w{bits}a16"
-    return "fp8" if kind == "float" else f"w{bits}a{inputs.get('num_bits')}"
-
-
-def _load(content: bytes) -> dict[str, Any]:
-    try:
-        config = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise _broken("its JSON cannot be read") from error
-    if not isinstance(config, dict):
-        raise _broken("its JSON is not an object")
-    return config
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise _broken("a key stands twice in its JSON")
-    return result
-
-
-def _mapping(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """The mapping at a key; empty where there is none."""
-    value = config.get(key) or {}
-    if not isinstance(value, dict):
-        raise _broken(f"'{key}' is no mapping")
-    return value
+def _strange(kind: str, architecture: str) -> str:
+    return f"the model type '{kind or architecture}' is not known here: taken as a Llama-like decoder"
 
 
 def _architecture(config: dict[str, Any]) -> str:
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        raise _broken("'architectures' names no model class")
+        raise broken("'architectures' names no model class")
     return names[0]
 
 
-def _dtype(text: dict[str, Any], config: dict[str, Any], quantization: dict[str, Any]) -> str:
+def _dtype(text: dict[str, Any], config: dict[str, Any], method: str) -> str:
     # transformers 5 writes `dtype`; earlier versions `torch_dtype`.
     for source in (text, config):
         name = str(source.get("dtype") or source.get("torch_dtype") or "").removeprefix("torch.")
-        if name in _DTYPE_BYTES:
+        if name in DTYPE_BYTES:
             return name
-    return "float16" if quantization.get("quant_method") in ("awq", "gptq") else "bfloat16"
+    return "float16" if method in ("awq", "gptq") else "bfloat16"
 
 
-def _count(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
-        raise _broken(f"'{key}' is {json.dumps(value)}, expected a count")
-    return value
+def _state_dtype(text: dict[str, Any]) -> str | None:
+    stated = text.get("mamba_ssm_cache_dtype") or text.get("mamba_ssm_dtype")
+    return stated if isinstance(stated, str) and stated in DTYPE_BYTES else None
 
 
-def _broken(why: str) -> IntegrityError:
-    return IntegrityError(f"{CONFIG_NAME} does not describe a model", where=CONFIG_NAME, why=why)
+def _tied(config: dict[str, Any], text: dict[str, Any], family: Family, architecture: str) -> bool:
+    """Whether there is no output layer of its own: tied to the embeddings, or none at all (a bare decoder)."""
+    if architecture.endswith("Model") and not architecture.endswith(("LMHeadModel", "ChatGLMModel")):
+        return True
+    for source in (text, config):
+        if source.get("tie_word_embeddings") is not None:
+            return flag(source, "tie_word_embeddings")
+    return family.tied
+
+
+def _learned(kind: str, family: Family) -> int:
+    # OPT keeps two rows in front of its table for padding. Source: transformers OPTLearnedPositionalEmbedding.
+    return 2 if kind == "opt" else family.learned or 0
+
+
+def _stated_positions(text: dict[str, Any], kind: str) -> int:
+    """The least of the lengths that a config states, 0 for none; Cohere's own key comes before all.
+
+    Source: vllm/config/model.py, _get_and_verify_max_len.
+    """
+    if kind.startswith("cohere") and text.get("model_max_length") is not None:
+        return count(text, "model_max_length")
+    return min((found for key in _LENGTHS if (found := optional_count(text, key))), default=0)
+
+
+def _scaling(text: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Kind of rope scaling, and its parameters."""
+    scaling = mapping(text, "rope_scaling") or mapping(text, "rope_parameters")
+    return str(scaling.get("rope_type") or scaling.get("type") or ""), scaling
+
+
+def _longest(text: dict[str, Any], kind: str, positions: int, rows: int) -> int:
+    """The context that vLLM derives: YaRN's stretched one, a linear factor's, else what is stated."""
+    name, _ = _scaling(text)
+    stretched = name == _YARN or (name in _STRETCHED and "gemma3" not in kind)  # Gemma 3 states what it means
+    return rows if stretched else positions
+
+
+def _rotary(text: dict[str, Any], family: Family, hidden: int, positions: int) -> tuple[int, int]:
+    """Width and rows of the rotary table."""
+    name, scaling = _scaling(text)
+    rows = positions
+    if name == _YARN:
+        original = count(scaling, "original_max_position_embeddings", default=positions)
+        rows = max(1, min(int(original * fraction(scaling, "factor", 1.0)), MAX_COUNT))
+    elif name in _STRETCHED:
+        rows = min(int(positions * max(1.0, fraction(scaling, "factor", 1.0))), MAX_COUNT)
+    if not family.rotary:
+        return 0, rows
+    if is_latent(text):
+        return count(text, "qk_rope_head_dim"), rows
+    heads = count(text, "num_attention_heads", "n_head")
+    parameters = mapping(text, "rope_parameters")
+    share = fraction(parameters, "partial_rotary_factor", fraction(text, "partial_rotary_factor", 1.0))
+    return int(count(text, "head_dim", "kv_channels", default=hidden // heads) * min(share, 1.0)), rows

@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 
 from modelberth.base.errors import IntegrityError
 from modelberth.checkpoint import safetensors
-from modelberth.checkpoint.config import ModelShape, parse_config
+from modelberth.checkpoint.config import parse_config
+from modelberth.checkpoint.shape import ModelShape
+from modelberth.checkpoint.tensors import grouped, parameters
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"}
 _CODE = {".py", ".so", ".sh"}
@@ -110,6 +112,7 @@ def check_folder(
         index: bytes of the shard index; None when it is absent.
 
     Raises:
+        UsageError: config.json does not describe a model.
         IntegrityError: config or weights are missing, shards without an index, or an index that lies.
     """
     if config is None:
@@ -124,21 +127,8 @@ def check_folder(
             f"{safetensors.INDEX_NAME} is missing",
             why=f"{len(headers)} weight files need an index to say which is whose",
         )
-    tensors = [tensor for header in headers.values() for tensor in header.tensors]
-    weight_bytes = sum(tensor.size for tensor in tensors)
-    return Checkpoint(shape, dict(headers), weight_bytes, sum(_parameters(tensor) for tensor in tensors))
-
-
-def _parameters(tensor: safetensors.Tensor) -> int:
-    """Model parameters a tensor holds: packed int32 words hold eight 4-bit weights; scales and shapes hold none."""
-    elements = 1
-    for size in tensor.shape:
-        elements *= size
-    if tensor.name.endswith(("_scale", "_shape", "_zero_point", "_g_idx", ".scales", ".qzeros", ".g_idx")):
-        return 0
-    if tensor.name.endswith((".weight_packed", ".qweight")) and tensor.dtype == "I32":
-        return elements * 8
-    return elements
+    weight_bytes = sum(tensor.size for header in headers.values() for tensor in header.tensors)
+    return Checkpoint(shape, dict(headers), weight_bytes, parameters(grouped(headers, len(shape.layers))))
 
 
 def is_weights(path: str) -> bool:
