@@ -15,3 +15,9 @@ def versions(kind: str) -> tuple[str, ...]:
 def title(kind: str) -> str:
     """The platform's full name."""
     return str(load("platforms")[kind]["title"])
+
+
+def vllm(kind: str, version: str) -> str | None:
+    """The vLLM that a platform version ships; None where the platform ships none of its own."""
+    shipped = load("platforms")[kind]["versions"][version]["vllm"]
+    return None if shipped is None else str(shipped)
