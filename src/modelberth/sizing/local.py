@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from modelberth.base.errors import DoesNotFit
 from modelberth.base.units import MIB, format_binary
 from modelberth.checkpoint.folder import Checkpoint
-from modelberth.sizing.kv_cache import KvPlan, bytes_per_token, plan, request_bytes
+from modelberth.sizing.kv_cache import (
+    KvPlan,
+    KvRules,
+    bytes_per_token,
+    cache_layers,
+    plan,
+    request_bytes,
+    resolve_cache_dtype,
+)
 
 KV_REQUESTS = 4
 """Full-length requests that the local KV cache is made for, where memory allows."""
@@ -62,10 +70,14 @@ def plan_local(
 
     Raises:
         DoesNotFit: not even one request of that length fits, or not the cache that was asked for.
+        UsageError: a KV cache of that dtype has no known size.
     """
     length = max_model_len or checkpoint.shape.max_positions
-    token_bytes = bytes_per_token(checkpoint.shape, kv_cache_dtype)
-    one = request_bytes(token_bytes, block_tokens, length)
+    rules = _rules(block_tokens, length)
+    dtype = resolve_cache_dtype(checkpoint.shape, kv_cache_dtype)
+    layers = cache_layers(checkpoint.shape, kv_cache_dtype=dtype, rules=rules)
+    token_bytes = bytes_per_token(layers)
+    one = request_bytes(layers, length, rules)
     room = available - checkpoint.weight_bytes - process
     cache = min(max(KV_REQUESTS * one, KV_FLOOR), max(room, one)) if wanted_cache is None else wanted_cache
     if cache < one:
@@ -83,5 +95,20 @@ def plan_local(
             f"KV cache {format_binary(cache)}, of which one request of {length:,} tokens takes {format_binary(one)}",
             next_step="lower maxModelLen, or free memory",
         )
-    kv = plan(token_bytes, cache, block_tokens, length)
+    kv = plan(layers, cache, length, rules)
     return LocalPlan(checkpoint.weight_bytes, cache, process, length, kv)
+
+
+def _rules(block_tokens: int, length: int) -> KvRules:
+    """The CPU engine's rules.
+
+    Its tokens of one step are not known here: a window counts as if a whole request were in one step, which is never
+    too little. Recurrent states are kept twice, for prefix caching, and in float32 (vllm/platforms/cpu.py, 0.32).
+    """
+    return KvRules(
+        block_tokens=block_tokens,
+        kernel_tokens=block_tokens,
+        in_flight_tokens=length,
+        states="align",
+        state_dtype="float32",
+    )

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from pydantic.alias_generators import to_camel
 
 from modelberth.base.errors import UsageError
+from modelberth.base.units import parse_bytes
 from modelberth.spec import addresses
 
 MAX_SERVICE_NAME = 53
@@ -25,6 +26,11 @@ def _weights(text: str) -> str:
 
 def _source(text: str) -> str:
     addresses.parse_source(text)
+    return text
+
+
+def _size(text: str) -> str:
+    parse_bytes(text)
     return text
 
 
@@ -91,6 +97,11 @@ class Pool(_Model):
     instance_type: str | None = Field(default=None, description="Cloud instance type.", examples=["g6.4xlarge"])
     price_per_hour: FiniteFloat | None = Field(
         default=None, ge=0, description="Dollars an hour for one node, instead of the catalogue's."
+    )
+    node_disk: Annotated[str, _as_value_error(AfterValidator(_size))] | None = Field(
+        default=None,
+        description="Disk of a node that images and ephemeral storage share, with its unit.",
+        examples=["500GB"],
     )
 
 

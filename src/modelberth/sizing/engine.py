@@ -1,0 +1,194 @@
+"""The engine's settings: what the user gave, and for the rest what that vLLM release takes by default on that card.
+
+Sources: vllm/engine/arg_utils.py (batch limits by card and entry point), config/cache.py, platforms/cuda.py, read
+release by release; the values stand in the catalogue (vllm.json).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modelberth.base.units import GIB, MIB
+from modelberth.catalog.gpus import Gpu
+from modelberth.catalog.vllm import EngineRules, by_capability, rules_for
+from modelberth.checkpoint.shape import DTYPE_BYTES, LatentAttention, ModelShape
+
+Entrypoint = Literal["server", "offline"]
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """What the user says of the engine; None leaves it to the release.
+
+    Attributes:
+        vllm: version; None for the newest known.
+        entrypoint: `server` (vllm serve) or `offline` (the LLM class): their batch limits differ.
+        tensor_parallel: GPUs that share the model.
+        max_model_len: longest request, tokens; None for the model's own.
+        gpu_memory_utilization: share of the card's memory.
+        max_num_batched_tokens: tokens of one step.
+        max_num_seqs: requests of one step.
+        kv_cache_dtype: `auto`, `fp8`, ...
+        dtype: of the activations: `auto`, `bfloat16`, `float16`, `float32`.
+        enforce_eager: no CUDA graphs.
+        expert_parallel: whole experts are spread over the GPUs.
+        block_size: tokens of a KV block.
+        quantization: quantise an unquantised checkpoint while it is loaded: `fp8` or `bitsandbytes`; None for no.
+        gpu_total: bytes that CUDA reports for the card, where the user knows it better than the catalogue.
+    """
+
+    vllm: str | None = None
+    entrypoint: Entrypoint = "server"
+    tensor_parallel: int = 1
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
+    kv_cache_dtype: str = "auto"
+    dtype: str = "auto"
+    enforce_eager: bool = False
+    expert_parallel: bool = False
+    block_size: int | None = None
+    quantization: str | None = None
+    gpu_total: int | None = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Every setting with its value.
+
+    Attributes:
+        rules: of the release.
+        runner: `v1` or `v2`, the model runner that takes this model.
+        entrypoint, tensor_parallel, max_model_len, gpu_memory_utilization, max_num_batched_tokens, max_num_seqs,
+        kv_cache_dtype, enforce_eager, expert_parallel, block_size: as in `EngineFlags`.
+        capability: compute capability of the card; (9, 0) stands in for AMD's.
+        notes: what was decided for the user and is worth knowing.
+    """
+
+    rules: EngineRules
+    runner: str
+    entrypoint: Entrypoint
+    tensor_parallel: int
+    max_model_len: int
+    gpu_memory_utilization: float
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    kv_cache_dtype: str
+    enforce_eager: bool
+    expert_parallel: bool
+    block_size: int
+    capability: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def resolve(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> Engine:
+    """Fill in what the flags leave open.
+
+    Raises:
+        UsageError: no version.
+    """
+    rules = rules_for(flags.vllm)
+    length = flags.max_model_len or shape.max_positions
+    capability = gpu.capability or (9, 0)
+    tokens, seqs = _batch(flags, rules, gpu, length)
+    utilization = flags.gpu_memory_utilization
+    return Engine(
+        rules=rules,
+        runner=_runner(rules, shape),
+        entrypoint=flags.entrypoint,
+        tensor_parallel=flags.tensor_parallel,
+        max_model_len=length,
+        gpu_memory_utilization=rules["gpuMemoryUtilization"] if utilization is None else utilization,
+        max_num_batched_tokens=tokens,
+        max_num_seqs=seqs,
+        kv_cache_dtype=_cache_dtype(flags.kv_cache_dtype, rules, shape),
+        enforce_eager=flags.enforce_eager,
+        expert_parallel=flags.expert_parallel and shape.sparse,
+        block_size=flags.block_size or _block_size(rules, shape, capability[0]),
+        capability=capability,
+        notes=_notes(flags, rules, shape),
+    )
+
+
+def resolve_dtype(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> str:
+    """The dtype of the activations: as declared, else what the release makes of the checkpoint's on this card.
+
+    Source: vllm/config/model.py, _resolve_auto_dtype and its forerunners.
+    """
+    if flags.dtype != "auto":
+        return flags.dtype
+    rules = rules_for(flags.vllm)
+    rule = rules["autoDtype"]
+    dtype = str(rule["float32"]) if DTYPE_BYTES[shape.dtype] > 2 else shape.dtype
+    capability = gpu.capability
+    too_old = capability is not None and capability[0] + capability[1] / 10 < rules["bfloat16MinimumCapability"]
+    return "float16" if dtype == "bfloat16" and too_old and rule["bfloat16BelowMinimum"] == "float16" else dtype
+
+
+def _notes(flags: EngineFlags, rules: EngineRules, shape: ModelShape) -> tuple[str, ...]:
+    notes = [rules.note] if rules.note else []
+    if flags.expert_parallel and not shape.sparse:
+        notes.append("expert parallelism changes nothing: the model has no experts")
+    return tuple(notes)
+
+
+def _batch(flags: EngineFlags, rules: EngineRules, gpu: Gpu, length: int) -> tuple[int, int]:
+    """Tokens and requests of one step. Source: EngineArgs.get_batch_defaults and its forerunners."""
+    defaults = _tier(rules["batchDefaults"]["tiers"], gpu)[flags.entrypoint]
+    tokens = flags.max_num_batched_tokens or defaults["tokens"]
+    seqs = flags.max_num_seqs or defaults["seqs"]
+    caps = rules["batchRules"]
+    if caps["capTokensBySeqsTimesLen"] and flags.max_num_batched_tokens is None:
+        tokens = min(tokens, seqs * length)
+    if caps["capSeqsByTokens"] and flags.max_num_seqs is None:
+        seqs = min(seqs, tokens)
+    return tokens, seqs
+
+
+def _tier(tiers: list[dict[str, Any]], gpu: Gpu) -> dict[str, Any]:
+    """The first tier that a card belongs to, by its nominal memory and its name."""
+    name = gpu.product.lower()
+    nominal = (gpu.smi_mib or 0) * MIB or gpu.cuda_bytes[1]
+    for tier in tiers:
+        named = any(word in name for word in tier["include"]) if "include" in tier else True
+        excluded = any(word in name for word in tier.get("exclude", ()))
+        capable = gpu.compute_capability not in tier.get("excludeCapability", ())
+        if named and not excluded and capable and nominal >= tier["minTotalGiB"] * GIB:
+            return tier
+    return tiers[-1]
+
+
+def _runner(rules: EngineRules, shape: ModelShape) -> str:
+    """Which model runner a release gives a model. Source: VllmConfig.use_v2_model_runner and its forerunners."""
+    rule = rules["runner"]
+    listed = shape.architecture in rule["v2Architectures"]
+    if rule["default"] == "v1":
+        excluded = rule.get("v2Excludes", ())
+        refused = ("moe" in excluded and shape.sparse) or ("quantized" in excluded and shape.quantization is not None)
+        return "v2" if listed and not refused else "v1"
+    kinds = {"moe": shape.sparse, "hybrid": shape.hybrid, "attention-free": shape.hybrid and not shape.mixers}
+    return "v1" if any(kinds.get(kind, False) for kind in rule["v1Kinds"]) and not listed else "v2"
+
+
+def _cache_dtype(declared: str, rules: EngineRules, shape: ModelShape) -> str:
+    """The KV cache's dtype; a checkpoint's own scheme counts since the release that reads it."""
+    if declared != "auto" or shape.quantization is None or shape.quantization.kv_cache is None:
+        return declared
+    reads = rules["kvAutoFromCheckpoint"]
+    own, method = shape.quantization.kv_cache, shape.quantization.method
+    if method == "compressed-tensors":
+        return own if reads["compressed-tensors"] else "auto"
+    return own if own in reads["modelopt"] else "auto"
+
+
+def _block_size(rules: EngineRules, shape: ModelShape, major: int) -> int:
+    """Tokens of a KV block where the user names none: 16, but for latent attention what its kernel wants."""
+    rule = rules["blockSize"]
+    if not shape.latent:
+        return int(rule["default"])
+    sparse = any(isinstance(mixer, LatentAttention) and mixer.index_heads for mixer in shape.mixers)
+    if sparse and "sparseMla" in rule:
+        return int(rule["sparseMla"])
+    return int(by_capability(rule["mla"], major))
