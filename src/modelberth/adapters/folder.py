@@ -67,6 +67,7 @@ def read_checkpoint(folder: Path) -> tuple[tuple[str, ...], Checkpoint]:
     Only headers are read, so a 48 GB model takes milliseconds.
 
     Raises:
+        UsageError: config.json does not describe a model.
         IntegrityError: refused files, a lying header or index, no config, no weights.
     """
     paths = model_files(list_files(folder))
@@ -76,7 +77,7 @@ def read_checkpoint(folder: Path) -> tuple[tuple[str, ...], Checkpoint]:
         index = (folder / safetensors.INDEX_NAME).read_bytes() if safetensors.INDEX_NAME in paths else None
     try:
         return paths, check_folder(paths, config, headers, index)
-    except IntegrityError as error:
+    except (IntegrityError, UsageError) as error:
         error.where = str(folder / error.where) if error.where else str(folder)
         raise
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.parsers
 import botocore.session
 
 from modelberth.base.errors import (
@@ -35,15 +37,20 @@ _NO_CREDENTIALS = (
     botocore.exceptions.PartialCredentialsError,
     botocore.exceptions.ProfileNotFound,
 )
+_LISTING_KEYS = {"Name", "IsTruncated", "KeyCount", "Contents"}
+_REFUSED_KEYS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class S3Endpoint:
-    """Where an S3 store is and who we are there. Keys absent: the standard AWS chain (variables, profile)."""
+    """Where an S3 store is and who we are there. What is absent comes from the standard AWS chain: variables, profile.
+
+    Without a URL or a region that chain decides on them too; without keys it has to have some.
+    """
 
     url: str | None
-    region: str = "us-east-1"
+    region: str | None = "us-east-1"
     access_key: str = ""
     secret_key: str = ""
     profile: str | None = None
@@ -58,9 +65,10 @@ class S3Store:
 
     def __init__(self, endpoint: S3Endpoint, bucket: str) -> None:
         self._bucket = bucket
-        self._where = f"{endpoint.url or 'AWS'} bucket {bucket}"
+        self._where = f"{_without_user(endpoint.url or 'AWS')} bucket {bucket}"
         with self._errors():
             self._client = _client(endpoint)
+        self._where = f"{_without_user(self._client.meta.endpoint_url)} bucket {bucket}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -96,12 +104,30 @@ class S3Store:
                     )
                 return body.read()
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Sizes in bytes of all objects below a prefix that ends in `/`, by key."""
+    def sizes(self, prefix: str, limit: int | None = None) -> dict[str, int]:
+        """Sizes in bytes of all objects below a prefix that ends in `/`, by key.
+
+        Raises:
+            UsageError: there is no such bucket, or there are more than `limit` objects.
+        """
         found: dict[str, int] = {}
         with self._errors(prefix):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
-                found.update((item["Key"], item["Size"]) for item in page.get("Contents", []))
+            try:
+                for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+                    if not _LISTING_KEYS & page.keys():
+                        raise _no_store(self._where, "its answer is no list of objects")
+                    found.update((item["Key"], item["Size"]) for item in page.get("Contents", []))
+                    if limit is not None and len(found) > limit:
+                        raise UsageError(
+                            f"there are more than {limit:,} objects", where=f"{self._where} prefix {prefix}",
+                            next_step="give the prefix of one model",
+                        )  # fmt: skip
+            except botocore.exceptions.ClientError as error:
+                if _status(error) != 404:
+                    raise
+                raise UsageError(
+                    "there is no such bucket", where=self._where, next_step="correct its name or the endpoint"
+                ) from error
         return found
 
     def put(self, key: str, content: bytes) -> None:
@@ -167,8 +193,11 @@ class S3Store:
             raise PrerequisiteMissing("there are no S3 credentials", where=where, why=why) from error
         except botocore.exceptions.ConfigParseError as error:
             raise UsageError("the AWS configuration cannot be read", where=where, why=str(error)) from error
+        except botocore.parsers.ResponseParserError as error:
+            raise _no_store(where, "its answer cannot be read") from error
         except (botocore.exceptions.BotoCoreError, OSError) as error:
-            raise RemoteUnavailable("the S3 store does not answer", where=where, why=type(error).__name__) from error
+            # Its message quotes the address, and with it a password that stands there.
+            raise RemoteUnavailable("the S3 store does not answer", where=where, why=type(error).__name__) from None
 
 
 class Upload:
@@ -189,25 +218,54 @@ class Upload:
 
 
 def _client(endpoint: S3Endpoint) -> S3Client:
-    return _session(endpoint).client(
-        "s3",
-        endpoint_url=endpoint.url,
-        config=botocore.config.Config(
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-            s3={"addressing_style": "path" if endpoint.url else "auto"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            # A proxy of the environment must not see requests to this machine.
-            proxies={} if endpoint.url and "//127.0.0.1" in endpoint.url else None,
-        ),
-    )
+    session = _session(endpoint)
+    client = _client_at(session, endpoint.url, endpoint.url)
+    if not endpoint.url and not _is_aws(client.meta.endpoint_url):
+        # AWS_ENDPOINT_URL or the profile names another store: few of those answer to bucket.host.
+        chosen = client.meta.endpoint_url
+        client.close()
+        return _client_at(session, None, chosen)
+    return client
+
+
+def _client_at(session: boto3.session.Session, url: str | None, known: str | None) -> S3Client:
+    """A client for `url`, or for what the AWS chain says; `known` is where it will lead, if not to AWS."""
+    try:
+        return session.client(
+            "s3",
+            endpoint_url=url,
+            config=botocore.config.Config(
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
+                retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+                s3={"addressing_style": "path" if known else "auto"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                # A proxy of the environment must not see requests to this machine.
+                proxies={} if known and "//127.0.0.1" in known else None,
+            ),
+        )
+    except ValueError:
+        # Its message quotes the address, and with it a password that stands there.
+        step = "expected http://host:port or https://host, in the spec or AWS_ENDPOINT_URL"
+        raise UsageError("the address of the S3 store is not one", next_step=step) from None
+
+
+def _is_aws(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+
+def _without_user(url: str) -> str:
+    """A URL for messages: without the user and the password that it may carry."""
+    head, separator, rest = url.rpartition("@")
+    return f"{head.partition('://')[0]}://{rest}" if separator else url
 
 
 def _session(endpoint: S3Endpoint) -> boto3.session.Session:
     if not endpoint.access_key:
-        return boto3.session.Session(profile_name=endpoint.profile, region_name=endpoint.region)
+        # boto3 knows AWS_DEFAULT_REGION only; every other AWS SDK, and what sets variables in pods, AWS_REGION.
+        region = endpoint.region or os.environ.get("AWS_REGION")
+        return boto3.session.Session(profile_name=endpoint.profile, region_name=region)
     # With keys of their own, neither AWS_PROFILE nor the user's configuration files have a say.
     alone = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     session = botocore.session.Session(session_vars={name: (None, None, value, None) for name, value in alone.items()})
@@ -219,6 +277,11 @@ def _session(endpoint: S3Endpoint) -> boto3.session.Session:
     )
 
 
+def _no_store(where: str, why: str) -> RemoteUnavailable:
+    step = "check the endpoint (AWS_ENDPOINT_URL)"
+    return RemoteUnavailable("this does not answer as an S3 store does", where=where, why=why, next_step=step)
+
+
 def _status(error: botocore.exceptions.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
@@ -226,7 +289,7 @@ def _status(error: botocore.exceptions.ClientError) -> int:
 def _translated(error: botocore.exceptions.ClientError, where: str) -> BerthError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     operation, status = error.operation_name, _status(error)
-    if status in {401, 403}:
+    if status in {401, 403} or code in _REFUSED_KEYS:
         return AuthError(
             "the S3 store refused this",
             where=where,
@@ -238,5 +301,10 @@ def _translated(error: botocore.exceptions.ClientError, where: str) -> BerthErro
     if status == 507 or code in {"XMinioStorageFull", "QuotaExceeded"}:
         return RemoteUnavailable("the S3 store is full", where=where, why=code)
     if status >= 500 or code in {"SlowDown", "RequestTimeout"}:
-        return RemoteUnavailable("the S3 store failed after retries", where=where, why=f"{code} at {operation}")
+        return RemoteUnavailable(
+            "the S3 store failed after retries",
+            where=where,
+            why=f"{code} at {operation}",
+            next_step="try again later, or check the endpoint (AWS_ENDPOINT_URL)",
+        )
     return UsageError("the S3 store does not take this request", where=where, why=f"{code} at {operation}")

@@ -65,7 +65,8 @@ def start_server(folder: Path, log: Path) -> S3Server:
     keys = Keys(secrets.token_hex(10), secrets.token_urlsafe(30))
     lines: Queue[str] = Queue()
     child = processes.start(
-        [_rclone(), "serve", "s3", "--addr", "127.0.0.1:0", "--vfs-cache-mode", "off", str(folder)],
+        # Without a hash for ETags, listing does not read every object: 50 GB took 171 s, against 0.02 s.
+        [_rclone(), "serve", "s3", "--addr", "127.0.0.1:0", "--vfs-cache-mode", "off", "--etag-hash", "", str(folder)],
         log=log,
         on_line=lines.put,
         # Through the environment: arguments can be read by every user of the machine.
