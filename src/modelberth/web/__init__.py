@@ -1,1 +1,1 @@
-"""Pages in the browser, over the same flows and the same JSON as the command line. None yet."""
+"""Pages in the browser, over the same flows and the same JSON as the command line. Here: the page of a memory plan."""
