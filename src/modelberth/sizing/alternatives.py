@@ -32,8 +32,8 @@ class Alternative:
         instance: the machine type; None for the pool's own.
         gpus: GPUs that it holds.
         cost: what it costs.
-        saves: share of the present price that it saves, 0 to 1; None where the present price is not known, or the
-            service does not start as it is.
+        saves: share of the present price that it saves, 0 to 1; None where the service does not start as it is.
+            (A service that starts at a price nobody knows has no alternatives: nothing is known to be cheaper.)
         changes: what is different, in words.
     """
 
@@ -114,15 +114,18 @@ def _machines(pool: Pool) -> tuple[InstanceType, ...]:
     return tuple(machine for machine in all_instances() if machine.cloud == cloud)
 
 
+def _is_own(machine: InstanceType, pool: Pool) -> bool:
+    return pool.instance_type is not None and machine.name.casefold() == pool.instance_type.casefold()
+
+
 def _price(machine: InstanceType, ranks: int, pool: Pool) -> Cost | None:
-    own = pool.instance_type is not None and machine.name == pool.instance_type.casefold()
-    return pool_cost(pool, ranks) if own else machine_cost(machine, machine.gpus)
+    return pool_cost(pool, ranks) if _is_own(machine, pool) else machine_cost(machine, machine.gpus)
 
 
 def _alternative(
     sizing: Sizing, machine: InstanceType, model: Model, flags: EngineFlags, pool: Pool, cost: Cost, paid: Cost | None
 ) -> Alternative:
-    own = pool.instance_type is not None and machine.name == pool.instance_type.casefold()
+    own = _is_own(machine, pool)
     precision, ranks = sizing.model.shape.precision, sizing.engine.tensor_parallel
     changes = [f"{model.shape.precision} becomes {precision}"] if precision != model.shape.precision else []
     if ranks != flags.tensor_parallel:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modelberth.base.errors import UsageError
+from modelberth.base.text import shorten
 from modelberth.base.units import GIB, MIB
 from modelberth.catalog.gpus import Gpu
 from modelberth.catalog.vllm import EngineRules, by_capability, rules_for
-from modelberth.checkpoint.shape import DTYPE_BYTES, LatentAttention, ModelShape
+from modelberth.checkpoint.shape import DTYPE_BYTES, LatentAttention, ModelShape, Recurrent
 
 Entrypoint = Literal["server", "offline"]
 
@@ -87,8 +89,9 @@ def resolve(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> Engine:
     """Fill in what the flags leave open.
 
     Raises:
-        UsageError: no version.
+        UsageError: no version, or a value that no engine takes.
     """
+    _check(flags)
     rules = rules_for(flags.vllm)
     length = flags.max_model_len or shape.max_positions
     capability = gpu.capability or (9, 0)
@@ -108,8 +111,37 @@ def resolve(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> Engine:
         expert_parallel=flags.expert_parallel and shape.sparse,
         block_size=flags.block_size or _block_size(rules, shape, capability[0]),
         capability=capability,
-        notes=_notes(flags, rules, shape),
+        notes=_notes(flags, rules, shape, capability),
     )
+
+
+_MOST = 10**9
+"""Largest count believed of a flag."""
+
+
+def _check(flags: EngineFlags) -> None:
+    """Refuse what no engine takes, whoever made the flags."""
+    counts = {
+        "tensor-parallel-size": flags.tensor_parallel,
+        "max-model-len": flags.max_model_len,
+        "max-num-batched-tokens": flags.max_num_batched_tokens,
+        "max-num-seqs": flags.max_num_seqs,
+        "block-size": flags.block_size,
+    }
+    for name, value in counts.items():
+        if value is not None and not 1 <= value <= _MOST:
+            raise _refused(name, value, f"a count from 1 to {_MOST:,}")
+    share = flags.gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise _refused("gpu-memory-utilization", share, "a share above 0, at most 1")
+    if flags.dtype != "auto" and flags.dtype not in DTYPE_BYTES:
+        raise _refused("dtype", flags.dtype, f"auto, {', '.join(DTYPE_BYTES)}")
+    if flags.entrypoint not in ("server", "offline"):
+        raise _refused("entrypoint", flags.entrypoint, "server or offline")
+
+
+def _refused(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{name} cannot be '{shorten(str(value), 40)}'", where=name, why=f"expected {expected}")
 
 
 def resolve_dtype(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> str:
@@ -117,18 +149,27 @@ def resolve_dtype(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> str:
 
     Source: vllm/config/model.py, _resolve_auto_dtype and its forerunners.
     """
+    _check(flags)
     if flags.dtype != "auto":
         return flags.dtype
     rules = rules_for(flags.vllm)
     rule = rules["autoDtype"]
+    if shape.architecture in rules["float16Refused"]:
+        return "float32" if _lacks_bfloat16(rules, gpu) else "bfloat16"
     dtype = str(rule["float32"]) if DTYPE_BYTES[shape.dtype] > 2 else shape.dtype
-    capability = gpu.capability
-    too_old = capability is not None and capability[0] + capability[1] / 10 < rules["bfloat16MinimumCapability"]
-    return "float16" if dtype == "bfloat16" and too_old and rule["bfloat16BelowMinimum"] == "float16" else dtype
+    cast = rule["bfloat16BelowMinimum"] == "float16" and _lacks_bfloat16(rules, gpu)
+    return "float16" if dtype == "bfloat16" and cast else dtype
 
 
-def _notes(flags: EngineFlags, rules: EngineRules, shape: ModelShape) -> tuple[str, ...]:
+def _lacks_bfloat16(rules: EngineRules, gpu: Gpu) -> bool:
+    minimum = rules["bfloat16MinimumCapability"]
+    return gpu.capability is not None and gpu.capability[0] + gpu.capability[1] / 10 < minimum
+
+
+def _notes(flags: EngineFlags, rules: EngineRules, shape: ModelShape, capability: tuple[int, int]) -> tuple[str, ...]:
     notes = [rules.note] if rules.note else []
+    if capability[0] + capability[1] / 10 < rules["v1MinimumCapability"]:
+        notes.append(f"vLLM {rules.version} runs its former engine (V0) on such a card: this is the plan of V1")
     if flags.expert_parallel and not shape.sparse:
         notes.append("expert parallelism changes nothing: the model has no experts")
     return tuple(notes)
@@ -168,16 +209,20 @@ def _runner(rules: EngineRules, shape: ModelShape) -> str:
         excluded = rule.get("v2Excludes", ())
         refused = ("moe" in excluded and shape.sparse) or ("quantized" in excluded and shape.quantization is not None)
         return "v2" if listed and not refused else "v1"
-    kinds = {"moe": shape.sparse, "hybrid": shape.hybrid, "attention-free": shape.hybrid and not shape.mixers}
+    attends = any(not isinstance(mixer, Recurrent) for mixer in shape.mixers)
+    kinds = {"moe": shape.sparse, "hybrid": shape.hybrid, "attention-free": shape.hybrid and not attends}
     return "v1" if any(kinds.get(kind, False) for kind in rule["v1Kinds"]) and not listed else "v2"
 
 
 def _cache_dtype(declared: str, rules: EngineRules, shape: ModelShape) -> str:
-    """The KV cache's dtype; a checkpoint's own scheme counts since the release that reads it."""
-    if declared != "auto" or shape.quantization is None or shape.quantization.kv_cache is None:
+    """The KV cache's dtype; a checkpoint's own scheme counts since the release that reads it, for a while always."""
+    if shape.quantization is None or shape.quantization.kv_cache is None:
         return declared
     reads = rules["kvAutoFromCheckpoint"]
     own, method = shape.quantization.kv_cache, shape.quantization.method
+    overrides = method == "compressed-tensors" and reads["compressed-tensors"] and not reads["explicitWins"]
+    if declared != "auto" and not overrides:
+        return declared
     if method == "compressed-tensors":
         return own if reads["compressed-tensors"] else "auto"
     return own if own in reads["modelopt"] else "auto"

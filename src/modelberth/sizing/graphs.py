@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from modelberth.base.units import MIB
 from modelberth.catalog.gpus import Gpu
-from modelberth.catalog.vllm import by_capability
 from modelberth.checkpoint.shape import Attention, LatentAttention, Mlp, ModelShape
 from modelberth.sizing.engine import Engine
 from modelberth.sizing.ranges import ZERO, Range
 
 _HOPPER = 9
+_STEP = 16
+"""Step from 256 on of the sizes that an architecture asks for itself."""
 _CUSTOM_ALL_REDUCE = 2
 """Ranks up to which vLLM's own all-reduce works over PCIe; beyond, NCCL's kernels are captured with every layer."""
 
@@ -48,8 +49,8 @@ def cuda_graphs(shape: ModelShape, engine: Engine, gpu: Gpu) -> Graphs:
     if engine.enforce_eager:
         return Graphs(0, 0, ZERO, ZERO)
     rule = engine.rules["cudaGraphs"]
-    limit = _limit(engine)
-    sizes = capture_sizes(limit, engine.rules["cudaGraphs"]["stepFrom256"])
+    sizes = _sizes(shape, engine)
+    limit = max(sizes, default=0)
     full = 0
     if rule["mode"] == "full-and-piecewise":
         full = sum(size <= engine.max_num_seqs for size in sizes)
@@ -64,16 +65,17 @@ def capture_sizes(limit: int, step_from_256: int) -> tuple[int, ...]:
     return tuple(size for size in sizes if size <= limit)
 
 
-def _limit(engine: Engine) -> int:
-    rule = engine.rules["cudaGraphs"]
-    largest = by_capability(rule["maxSizeByMajor"], engine.capability[0]) if _has_larger(engine) else rule["maxSize"]
+def _sizes(shape: ModelShape, engine: Engine) -> tuple[int, ...]:
+    """The batch sizes that this engine captures."""
+    rule, own = engine.rules["cudaGraphs"], engine.rules["captureByArchitecture"].get(shape.architecture)
+    largest = own or rule.get("maxSizeByMajor", {}).get(str(engine.capability[0]), rule["maxSize"])
     if rule["bySeqs"]:
         largest = min(largest, 2 * engine.max_num_seqs)
-    return int(min(largest, engine.max_num_batched_tokens))
-
-
-def _has_larger(engine: Engine) -> bool:
-    return str(engine.capability[0]) in engine.rules["cudaGraphs"].get("maxSizeByMajor", {})
+    limit = min(largest, engine.max_num_batched_tokens)
+    sizes = set(capture_sizes(limit, _STEP if own else rule["stepFrom256"]))
+    values = {"maxNumBatchedTokens": engine.max_num_batched_tokens, "maxNumSeqs": engine.max_num_seqs}
+    sizes.update(values[name] for name in engine.rules["cudaGraphExtraSizes"] if values[name] <= limit)
+    return tuple(sorted(sizes))
 
 
 def _memory(shape: ModelShape, engine: Engine, gpu: Gpu, limit: int, piecewise: int, full: int) -> Range:

@@ -29,7 +29,7 @@ def refusals(shape: ModelShape, engine: Engine, gpu: Gpu, gpus: int | None) -> t
         gpu: the card.
         gpus: cards that there are; None where that is not known.
     """
-    return tuple(_all(shape, engine, gpu, gpus))
+    return tuple(dict.fromkeys(_all(shape, engine, gpu, gpus)))
 
 
 def _all(shape: ModelShape, engine: Engine, gpu: Gpu, gpus: int | None) -> Iterator[str]:
@@ -54,11 +54,15 @@ def _card(shape: ModelShape, engine: Engine, gpu: Gpu) -> Iterator[str]:
     if has < least:
         yield f"vLLM {engine.rules.version} needs compute capability {least}; {gpu.name} has {gpu.compute_capability}"
     need = _kernel_minimum(shape, engine)
+    if shape.precision == "mxfp4" and "mxfp4" not in engine.rules["quantizationMinimumCapability"]:
+        yield f"vLLM {engine.rules.version} has no kernels for mxfp4"
     if need is not None and has < need:
         yield (
             f"the kernels for {shape.precision} need compute capability {need} in vLLM {engine.rules.version}; "
             f"{gpu.name} has {gpu.compute_capability}"
         )
+    if shape.dtype in {"float16", "half"} and shape.architecture in engine.rules["float16Refused"]:
+        yield f"vLLM {engine.rules.version} refuses {shape.architecture} in float16"
     if shape.dtype == "bfloat16" and has < engine.rules["bfloat16MinimumCapability"]:
         yield f"bfloat16 needs compute capability 8.0; {gpu.name} has {gpu.compute_capability} (use --dtype float16)"
 
@@ -69,8 +73,9 @@ def _kernel_minimum(shape: ModelShape, engine: Engine) -> float | None:
         return None
     if shape.quantization.method.startswith("modelopt") and shape.precision.startswith("fp8"):
         return table.get("modelopt-fp8")
-    if shape.precision == "mxfp4" and "mxfp4" not in table:
-        return 99.0  # the release has no kernels for it
+    if shape.quantization.method == "compressed-tensors" and shape.precision == "fp8":
+        native = engine.capability[0] + engine.capability[1] / 10 >= engine.rules["fp8NativeCapability"]
+        return table["w8a8-fp8" if native else "w8a16-fp8"]  # older cards keep the weights in FP8 only
     name = _RULES.get(shape.precision)
     return table.get(name) if name else None
 
@@ -104,5 +109,8 @@ def _shard(part: Mlp | Moe | None, shape: ModelShape, engine: Engine) -> Iterato
     shard = part.intermediate // ranks
     if weights.strategy == "block" and shard % weights.block[1]:
         yield f"{ranks} GPUs would cut the blocks of {weights.block[1]} that share a scale (inner width {shard} each)"
-    if weights.strategy == "group" and weights.kind == "int" and weights.group and shard % weights.group:
-        yield f"{ranks} GPUs would cut the groups of {weights.group} that share a scale (inner width {shard} each)"
+    if weights.strategy == "group" and weights.kind == "int" and weights.group:
+        if shard % weights.group:
+            yield f"{ranks} GPUs would cut the groups of {weights.group} that share a scale (inner width {shard} each)"
+        elif shard % _MARLIN_INPUT:
+            yield f"the kernel for {shape.precision} takes inner widths in multiples of {_MARLIN_INPUT}, not {shard}"
