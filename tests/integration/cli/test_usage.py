@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.integration
 
-VERBS = [(), ("up",), ("runtime",), ("runtime", "install"), ("runtime", "list"), ("schema",)]
+VERBS = [(), ("size",), ("plan",), ("up",), ("runtime",), ("runtime", "install"), ("runtime", "list"), ("schema",)]
 PATIENCE = 50
 
 
@@ -39,7 +39,7 @@ def test_help(berth, verb, flag):
 @pytest.mark.parametrize("verb", VERBS, ids=by_name)
 def test_every_option_names_its_variable_and_the_variable_its_option(berth, verb):
     text = " ".join(berth(*verb, "--help").stdout.partition("Options:")[2].partition("\n\n")[0].split())
-    entries = re.split(r" (?=(?:-\w, )?--[a-z])", text)
+    entries = re.split(r"(?<!,) (?=(?:-\w, )?--[a-z])", text)  # a second name follows a comma
     for entry in entries:
         name = re.search(r"--([a-z-]+)", entry)
         if name is None or name[1] in {"help", "version"}:

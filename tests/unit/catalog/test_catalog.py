@@ -13,17 +13,27 @@ DATA = sorted(file.name for file in files("modelberth.catalog").iterdir() if fil
 
 
 def test_the_data_files_are_found():
-    assert DATA == ["engine_log.json", "engines.json", "platforms.json"]
+    assert DATA == [
+        "engine_log.json",
+        "engines.json",
+        "gpus.json",
+        "instances.json",
+        "memory_log.json",
+        "overheads.json",
+        "platforms.json",
+        "storage.json",
+        "vllm.json",
+    ]
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_every_fact_has_a_source_and_a_date(name: str):
     """A source for the file, or one for each of its entries; a year in it, or a date beside it."""
     document = json.loads(files("modelberth.catalog").joinpath(name).read_bytes())
-    entries = [document] if "source" in document else list(document.values())
+    entries = [document] if "source" in document else [entry for entry in document.values() if isinstance(entry, dict)]
     assert entries
     for entry in entries:
-        assert "20" in entry.get("date", entry["source"])
+        assert "20" in entry.get("date", document.get("date", entry["source"]))
         assert len(entry["source"]) > 20
     assert load(name.removesuffix(".json")) == document
 
@@ -59,6 +69,21 @@ def test_every_platform_version_ships_a_kserve():
     ]
     assert all(item["kserve"] for item in ships)
     assert {kind for kind, value in load("platforms").items() if isinstance(value, dict)} == set(platforms.KINDS)
+
+
+def test_a_platform_ships_its_own_vllm_or_none():
+    assert platforms.vllm("rhoai", "3.3") == "0.13.0"
+    assert platforms.vllm("kserve", "0.17") is None
+    with pytest.raises(KeyError):
+        platforms.vllm("rhoai", "0.0")
+
+
+def test_figures_of_storage_are_shares_and_sizes():
+    facts = load("storage")
+    assert 0.5 < facts["imageDiskShare"]["value"] < 1
+    assert facts["unpackedInFlight"]["value"] >= 1
+    assert facts["diskMiBPerSecond"]["value"] > 0
+    assert 10**9 < facts["typicalShardBytes"]["value"] < 10**11
 
 
 def test_every_stage_of_the_log_is_there_once_and_has_its_own_marks():

@@ -1,4 +1,4 @@
-"""Safetensors files made and read the way the adapters read them."""
+"""Safetensors files made and read the way the adapters read them; configs parsed whole or in parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,23 @@ from typing import Any
 
 import pytest
 
+from modelberth.checkpoint.config import parse_config
+from modelberth.checkpoint.derived import derived_tensors
 from modelberth.checkpoint.safetensors import Header, header_length, parse_header
+from modelberth.checkpoint.shape import ModelShape
+from modelberth.checkpoint.tensors import TensorGroup
+
+# The least that a config says of a dense Llama, with widths that every packing divides.
+LEAST: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "vocab_size": 1000,
+    "max_position_embeddings": 2048,
+}
 
 
 def read_file(content: bytes, name: str = "model.safetensors") -> Header:
@@ -42,5 +58,45 @@ def headers_in() -> Callable[[Path], dict[str, Header]]:
 
     def run(folder: Path) -> dict[str, Header]:
         return {path.name: read_file(path.read_bytes(), path.name) for path in folder.glob("*.safetensors")}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def least() -> dict[str, Any]:
+    """The smallest config that is taken."""
+    return LEAST
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[..., ModelShape]:
+    """The shape of the smallest config with some keys changed; `hf_quant_config` may stand beside it."""
+
+    def run(hf_quant_config: bytes | None = None, **changes: Any) -> ModelShape:
+        return parse_config(json.dumps(LEAST | changes).encode(), hf_quant_config)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(data_folder: Path) -> Callable[..., ModelShape]:
+    """The shape of a model of tests/data/model-configs by its name; `without` takes keys out first."""
+    folder = data_folder / "model-configs"
+
+    def run(name: str, without: str = "") -> ModelShape:
+        config = json.loads((folder / f"{name}.json").read_bytes())
+        config.pop(without, None)
+        beside = folder / "hf_quant_config" / f"{name}.json"
+        return parse_config(json.dumps(config).encode(), beside.read_bytes() if beside.exists() else None)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def groups_of() -> Callable[[ModelShape], dict[str, TensorGroup]]:
+    """The derived groups by name; a name that stands twice (layers of two kinds) keeps its last."""
+
+    def run(shape: ModelShape) -> dict[str, TensorGroup]:
+        return {group.name: group for group in derived_tensors(shape)}
 
     return run

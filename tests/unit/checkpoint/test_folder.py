@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelberth.base.errors import IntegrityError
+from modelberth.base.errors import IntegrityError, UsageError
 from modelberth.checkpoint.folder import check_folder, check_path, is_weights, model_files
 from modelberth.checkpoint.safetensors import INDEX_NAME, Header, Tensor
 
@@ -122,7 +122,7 @@ def test_a_model_has_the_same_parameters_however_they_are_stored(variant: str, h
 
 CONFIG = json.dumps(
     {"architectures": ["A"], "num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 8, "vocab_size": 8}
-    | {"max_position_embeddings": 8}
+    | {"max_position_embeddings": 8, "intermediate_size": 8}
 ).encode()
 
 
@@ -140,7 +140,13 @@ def words(name: str, dtype: str = "I32", shape: tuple[int, ...] = (4, 2)) -> Ten
         (words("a.weight"), 8),
         (words("a.weight_packed"), 64),
         (words("a.qweight"), 64),
-        (words("a.weight_packed", "U8", (4, 8)), 32),
+        (words("a.weight_packed", "U8", (4, 8)), 64),
+        (words("a.weight_global_scale", "F32", (8,)), 0),
+        (words("a.input_scale", "F32", (8,)), 0),
+        (words("a.weight_scale_inv", "F32", (8,)), 0),
+        (words("mlp.experts.gate_up_proj_blocks", "U8", (4, 8)), 64),
+        (words("mlp.experts.gate_up_proj_scales", "U8", (4, 8)), 0),
+        (words("model.rotary_emb.inv_freq", "F32", (8,)), 0),
         (words("a.weight_scale", "F32"), 0),
         (words("a.weight_shape"), 0),
         (words("a.weight_zero_point"), 0),
@@ -188,8 +194,16 @@ def test_an_index_is_checked_even_where_one_file_needs_none():
 
 
 def test_a_broken_config_is_refused_with_its_own_reason():
-    with pytest.raises(IntegrityError, match=r"config\.json does not describe a model"):
+    with pytest.raises(UsageError, match=r"config\.json does not describe a model") as caught:
         check_folder([], b"{}", SHARDS, None)
+    assert caught.value.exit_code == 2
+
+
+def test_layers_beyond_the_config_are_bytes_but_no_parameters():
+    # Multi-token prediction: one more layer on disk than the decoder has, which engines leave where it is.
+    loaded, beyond = words("model.layers.0.mlp.up_proj.weight"), words("model.layers.1.mlp.up_proj.weight")
+    checkpoint = check_folder([], CONFIG, {"model.safetensors": holding(loaded, beyond)}, None)
+    assert (checkpoint.parameters, checkpoint.weight_bytes) == (8, 64)
 
 
 def test_a_second_copy_of_the_weights_stays_behind():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from modelberth.base.errors import DoesNotFit
 from modelberth.base.units import GIB, KIB, MIB
-from modelberth.checkpoint.config import ModelShape
 from modelberth.checkpoint.folder import Checkpoint
-from modelberth.sizing.kv_cache import plan
+from modelberth.checkpoint.shape import Attention, ModelShape, Recurrent
+from modelberth.sizing.kv_cache import KvRules, cache_layers, plan
 from modelberth.sizing.local import KV_FLOOR, KV_REQUESTS, LocalPlan, plan_local
 
 WEIGHTS, PROCESS = 100 * MIB, 500 * MIB
@@ -28,7 +28,7 @@ def planned(harbor_shape: ModelShape) -> Planner:
     """`plan_local` for the harbor shape with 100 MiB of weights and an engine of 500 MiB."""
 
     def run(available: int, *, max_model_len: int | None = 1024, layers: int = 3, **options: object) -> LocalPlan:
-        checkpoint = Checkpoint(replace(harbor_shape, layers=layers), {}, WEIGHTS, 1)
+        checkpoint = Checkpoint(replace(harbor_shape, layers=harbor_shape.layers[:1] * layers), {}, WEIGHTS, 1)
         return plan_local(
             checkpoint,
             available=available,
@@ -41,9 +41,12 @@ def planned(harbor_shape: ModelShape) -> Planner:
     return run
 
 
-def test_with_room_the_cache_is_the_floor(planned: Planner):
+def test_with_room_the_cache_is_the_floor(planned: Planner, harbor_shape: ModelShape):
     found = planned(8 * GIB)
-    assert found == LocalPlan(WEIGHTS, KV_FLOOR, PROCESS, 1024, plan(1536, KV_FLOOR, 128, 1024))
+    rules = KvRules(block_tokens=128, kernel_tokens=128)
+    expected = plan(cache_layers(harbor_shape, rules=rules), KV_FLOOR, 1024, rules)
+    assert found == LocalPlan(WEIGHTS, KV_FLOOR, PROCESS, 1024, expected)
+    assert (found.kv.blocks, found.kv.tokens) == (1365, 174_720)
     assert found.total == WEIGHTS + KV_FLOOR + PROCESS
 
 
@@ -108,6 +111,31 @@ def test_no_memory_is_never_shown_as_less_than_none(planned: Planner):
     with pytest.raises(DoesNotFit, match="does not fit") as caught:
         planned(-5 * GIB)
     assert "needed, 0 B free" in caught.value.why
+
+
+def _with_mixer(shape: ModelShape, mixer: Attention | Recurrent, layers: int) -> ModelShape:
+    """The shape with that mixer in its first layers."""
+    first = replace(shape.layers[0], mixer=mixer)
+    return replace(shape, layers=(first,) * layers + shape.layers[layers:])
+
+
+def test_a_window_counts_as_if_a_whole_request_were_in_one_step(harbor_shape: ModelShape, planned: Planner):
+    """Two of three layers forget, each in a group of its own: a request takes a block more in each of them."""
+    window = replace(harbor_shape.layers[0].mixer, window=16)
+    checkpoint = Checkpoint(_with_mixer(harbor_shape, window, 2), {}, WEIGHTS, 1)
+    found = plan_local(checkpoint, available=8 * GIB, process=PROCESS, block_tokens=128, max_model_len=1024)
+    assert planned(8 * GIB).kv.request_bytes == ONE
+    assert found.kv.request_bytes == ONE + 2 * ONE // 3 // 8
+    assert found.kv.groups == 3
+
+
+def test_a_state_is_kept_twice_and_in_float32(harbor_shape: ModelShape):
+    state = Recurrent("mamba2", 1, 16, 4, 16, 4)
+    checkpoint = Checkpoint(_with_mixer(harbor_shape, state, 1), {}, WEIGHTS, 1)
+    found = plan_local(checkpoint, available=8 * GIB, process=PROCESS, block_tokens=128, max_model_len=1024)
+    page = 64 * KIB  # 128 tokens of 512 bytes, more than the state's 4 KiB in float32 and its convolution
+    assert found.kv.request_bytes == (8 * 2 + 2) * page
+    assert found.kv.groups == 3
 
 
 @given(st.integers(-GIB, 4 * GIB), st.integers(1, 4096), st.integers(1, 60), st.none() | st.integers(0, 2 * GIB))
