@@ -1,6 +1,7 @@
 # make up     environment, local engine, main job: the example stack served by real vLLM
 # make test   everything the tests need, then lint, types, layers, unit, integration and end to end
 # make bench  the figures of the README        make model  the example model, made anew
+# make accuracy  memory plans beside published start-ups of vLLM, and beside llm-d-planner's
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ RUN := $(VENV)/bin/python -m
 SPEC ?= examples/harbor/berth.yaml
 ARGS ?=
 
-.PHONY: up test lint unit integration e2e runtime bench model clean
+.PHONY: up test lint unit integration e2e runtime bench accuracy model clean
 
 # Talk goes to standard error, so that `make up ARGS="--once -o json"` prints one JSON document.
 up: $(VENV)/.ready runtime
@@ -33,10 +34,19 @@ integration: $(VENV)/.ready-dev
 	$(RUN) pytest tests/integration -n 2
 
 e2e: $(VENV)/.ready-dev runtime
-	$(RUN) pytest tests/e2e
+	$(RUN) pytest tests/e2e tests/oracle
 
 bench: $(VENV)/.ready runtime
 	$(VENV)/bin/python tools/bench.py
+
+accuracy: $(VENV)/.ready $(VENV)-accuracy/.ready
+	@$(VENV)/bin/python tools/accuracy.py $(ARGS)
+
+# The planner to compare with is no dependency of ours: it gets an environment of its own (310 MB).
+$(VENV)-accuracy/.ready:
+	@$(PYTHON) -m venv $(VENV)-accuracy >&2
+	@$(VENV)-accuracy/bin/python -m pip install --quiet --disable-pip-version-check 'llm-d-planner[estimation]==0.3.3' >&2
+	@touch $@
 
 # The engine's environment has torch, transformers and tokenizers.
 model: runtime
@@ -58,4 +68,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-accuracy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

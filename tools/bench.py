@@ -1,6 +1,7 @@
 """The figures of the README, measured on this machine: `make bench`.
 
 - `berth --help` beside `python -c pass` and `hf --help` (from the engine's environment), in turn, medians;
+- sizing: a thousand plans, `berth size` beside `python -c pass`, bytes read of a large model (tools/bench_sizing.py);
 - the main job's stages, first run (empty state, no compiled kernels) and second run;
 - peak resident memory of `berth` itself, read from /proc while it serves.
 
@@ -20,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_sizing import bench_sizing
+
 ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "examples" / "harbor" / "berth.yaml"
 BERTH = Path(sys.executable).with_name("berth")
@@ -31,6 +34,7 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     python = engine_python()
     start_times(python)
+    bench_sizing(BERTH, wall)
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         state = Path(folder)
         (state / "runtimes").symlink_to(python.parents[3])
