@@ -49,14 +49,12 @@ class WeightRules:
         expert_parallel: whether whole experts are spread over the ranks instead of a part of each.
         max_split: bytes from which the allocator never splits a block while weights are loaded; None for no limit.
         mxfp4_padding: multiples to which an MXFP4 kernel pads the experts' hidden width and inner width.
-        tower_sharded: whether a vision tower is split over the ranks.
     """
 
     tensor_parallel: int = 1
     expert_parallel: bool = False
     max_split: int | None = None
     mxfp4_padding: tuple[int, int] = (1, 1)
-    tower_sharded: bool = True
 
 
 @dataclass(frozen=True)
@@ -183,8 +181,6 @@ def _on_rank(group: TensorGroup, shape: ModelShape, rules: WeightRules) -> float
     ranks = rules.tensor_parallel
     if module in _VOCABULARY:
         return _vocabulary_bytes(group, ranks)
-    if _is_tower(group.name) and not rules.tower_sharded:
-        return float(stored)
     if ".experts." in group.name:
         padding = _mxfp4_factor(shape, rules) if suffix != "bias" else 1.0
         local = -(-group.experts // ranks) if rules.expert_parallel else group.experts

@@ -198,10 +198,9 @@ def test_a_kernel_pads_mxfp4_experts(shape_of: Callable[[str], ModelShape]):
     assert one(shape, name, size, 2, "U8", mxfp4_padding=(256, 64)) == round(stored / 2 * 3072 / 2880 * 1472 / 1440)
 
 
-def test_a_tower_is_shared_or_not(plain: ModelShape):
+def test_a_tower_is_shared(plain: ModelShape):
     name, size = "visual.blocks.*.mlp.up_proj.weight", (5120, 1280)
     assert one(plain, name, size, 4) == 5120 * 1280 * 2 // 4
-    assert one(plain, name, size, 4, tower_sharded=False) == 5120 * 1280 * 2
     assert one(plain, "visual.blocks.*.attn.qkv.weight", (3840, 1280), 4) == 960 * 1280 * 2
     group = TensorGroup(name, "BF16", size, 32)
     assert rank_weights((group,), plain, WeightRules()).tower == 32 * 5120 * 1280 * 2
