@@ -11,6 +11,11 @@ from modelberth.spec.services import Service
 
 _FEW = 0.5
 _WASTED_UTILIZATION = 0.85
+_UNPLANNED = {
+    "pipeline-parallel-size", "data-parallel-size", "decode-context-parallel-size", "enable-lora", "speculative-config",
+    "cpu-offload-gb", "kv-offloading-size", "performance-mode", "kv-cache-memory-bytes", "mamba-cache-mode",
+}  # fmt: skip
+"""Flags that change memory and that the sizing does not model (docs/sizing.md)."""
 
 
 def warnings(service: Service, sizing: Sizing) -> tuple[str, ...]:
@@ -22,6 +27,7 @@ def _all(service: Service, sizing: Sizing) -> Iterator[str]:
     yield from _context(sizing)
     yield from _hardware(service, sizing)
     yield from _declared(service, sizing)
+    yield from _unplanned(service)
     yield from _engine(sizing)
 
 
@@ -57,6 +63,11 @@ def _declared(service: Service, sizing: Sizing) -> Iterator[str]:
     declared, found = service.variant.quantization, sizing.model.shape.precision
     if declared is not None and declared != found:
         yield f"declared quantization is {declared}, the checkpoint says {found}"
+
+
+def _unplanned(service: Service) -> Iterator[str]:
+    for flag in sorted(_UNPLANNED & set(service.variant.engine_args)):
+        yield f"engineArgs has {flag}, which this plan does not know of: memory will differ"
 
 
 def _engine(sizing: Sizing) -> Iterator[str]:

@@ -124,3 +124,9 @@ def test_hardly_a_request_at_once(advice: Callable[..., tuple[str, ...]]):
 def test_a_service_that_does_not_start_is_not_told_how_to_use_it_better(advice: Callable[..., tuple[str, ...]]):
     given = {"maxModelLen": 512, "gpuMemoryUtilization": 0.5}
     assert advice({"gpu": "NVIDIA-L4"}, given, "Mistral-Small-24B-Instruct-2501") == ()
+
+
+def test_an_engine_argument_that_the_plan_does_not_know_of(advice: Callable[..., tuple[str, ...]]):
+    arguments = {"pipeline-parallel-size": 2, "enable-lora": True, "tool-call-parser": "hermes", "max-num-seqs": 64}
+    found = advice({"instanceType": "g6e.2xlarge"}, GOOD | {"engineArgs": arguments})
+    assert [text.split()[2].rstrip(",") for text in found] == ["enable-lora", "pipeline-parallel-size"]
