@@ -113,7 +113,8 @@ def find_gpu(text: str) -> Gpu:
 
 def _fold(text: str) -> str:
     """A name without what people write differently."""
-    return _BRANDS.sub("", re.sub(r"[\s_-]+", "", _SHARED.sub("", text).casefold()))
+    joined = _BRANDS.sub("", re.sub(r"[\s_-]+", "", _SHARED.sub("", text).casefold()))
+    return re.sub(r"(?<=\d)g$", "gb", joined)
 
 
 @cache

@@ -197,3 +197,8 @@ def test_a_mig_slice_is_refused(text: str, card: str):
 def test_a_gpu_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         all_gpus()[0].name = "other"
+
+
+def test_the_size_in_a_name_may_be_written_short():
+    assert find_gpu("A100 80G") is find_gpu("A100 80GB")
+    assert find_gpu("h20-96g") is find_gpu("H20 96GB")
