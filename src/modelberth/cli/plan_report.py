@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from modelberth.base.units import GIB, format_decimal
 from modelberth.cli import output
 from modelberth.cli.size_explain import explanation
+from modelberth.cli.size_report import ledger_lines
 from modelberth.flows.plan import ServicePlan, StackPlan
 from modelberth.flows.plan_report import plan_document
 from modelberth.sizing.alternatives import Alternative
@@ -46,6 +47,9 @@ def _text(plan: StackPlan, *, wide: bool, draw: bool) -> Iterator[str]:
     for service in plan.services:
         yield ""
         yield from _wrapped(_service(service, wide=wide))
+        if wide:
+            yield ""
+            yield from (f"  {line}".rstrip() for line in ledger_lines(service.sizing))
         if draw:
             yield ""
             yield from explanation(service.sizing, output.width())

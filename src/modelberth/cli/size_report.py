@@ -40,15 +40,20 @@ def show(result: SizeResult, form: str, *, given: AbstractSet[str] = frozenset()
         output.data("\n".join(lines))
 
 
+def ledger_lines(sizing: Sizing, *, wide: bool = False) -> Iterator[str]:
+    """The ledger of one GPU and its KV cache, as two tables."""
+    yield from output.table(["GiB ON EACH GPU", "LOW", "MID", "HIGH"], list(_ledger(sizing, wide=wide)), _NUMBERS)
+    yield ""
+    yield from output.table(["KV CACHE", "LOW", "MID", "HIGH"], list(_cache(sizing, wide=wide)), _NUMBERS)
+
+
 def report_lines(result: SizeResult, *, given: AbstractSet[str] = frozenset(), wide: bool = False) -> Iterator[str]:
     """The lines of `table` and of `wide`."""
     sizing = result.sizing
     yield headline(sizing)
     yield f"{shorten(printable(result.source.name), _NAME)}: {subject(sizing)}"
     yield ""
-    yield from output.table(["GiB ON EACH GPU", "LOW", "MID", "HIGH"], list(_ledger(sizing, wide=wide)), _NUMBERS)
-    yield ""
-    yield from output.table(["KV CACHE", "LOW", "MID", "HIGH"], list(_cache(sizing, wide=wide)), _NUMBERS)
+    yield from ledger_lines(sizing, wide=wide)
     yield ""
     yield from output.table(["SETTING", "VALUE", ""], marked_settings(sizing, given))
     if wide:
