@@ -192,9 +192,11 @@ def test_more_requests_in_a_step_never_take_less(planned: Callable[..., Sizing],
     if crosses_128(few, many):
         return
     assert never_less(many.ledger.activation, few.ledger.activation)
-    assert never_less(many.ledger.graph_memory, few.ledger.graph_memory)
+    # Since 0.31 the number of requests is a size of its own too, unless it is one already.
+    if not many.engine.rules["cudaGraphExtraSizes"]:
+        assert never_less(many.ledger.graph_memory, few.ledger.graph_memory)
+        assert never_less(few.ledger.kv_cache, many.ledger.kv_cache)
     assert never_less(many.ledger.non_torch, few.ledger.non_torch)
-    assert never_less(few.ledger.kv_cache, many.ledger.kv_cache)
 
 
 def crosses_128(few: Sizing, many: Sizing) -> bool:
