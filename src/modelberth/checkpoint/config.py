@@ -137,7 +137,8 @@ def _state_dtype(text: dict[str, Any]) -> str | None:
 
 def _tied(config: dict[str, Any], text: dict[str, Any], family: Family, architecture: str) -> bool:
     """Whether there is no output layer of its own: tied to the embeddings, or none at all (a bare decoder)."""
-    if architecture.endswith("Model") and not architecture.endswith(("LMHeadModel", "ChatGLMModel")):
+    generates = architecture.endswith(("LMHeadModel", "ChatGLMModel")) or "thinker_config" in config
+    if architecture.endswith("Model") and not generates:
         return True
     for source in (text, config):
         if source.get("tie_word_embeddings") is not None:

@@ -6,8 +6,8 @@ corrections) is there as far as it weighs anything.
 
 from __future__ import annotations
 
-import fnmatch
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from modelberth.checkpoint.shape import (
     Vision,
     WeightScheme,
 )
-from modelberth.checkpoint.tensors import TensorGroup
+from modelberth.checkpoint.tensors import TensorGroup, packed_weights
 
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "half": "F16", "float32": "F32", "float": "F32"}
 _BLOCK = "model.layers.*."
@@ -66,16 +66,23 @@ def is_ignored(module: str, ignored: tuple[str, ...]) -> bool:
 def _rules(ignored: tuple[str, ...]) -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
     plain, patterns = set(), []
     for name in ignored:
-        if name.startswith("re:"):
-            try:
-                patterns.append(re.compile(name[3:]))
-            except re.error:  # an expression of somebody's config; it then matches nothing
-                continue
-        elif "*" in name:
-            patterns.append(re.compile(fnmatch.translate(name.rstrip("*") + "*")))
-        else:
+        if not name.startswith("re:") and "*" not in name:
             plain.add(name)
+        elif expression := _expression(name):
+            patterns.append(expression)
     return frozenset(plain), tuple(patterns)
+
+
+def _expression(rule: str) -> re.Pattern[str] | None:
+    """A rule as an expression; None for one that Python objects to: it is somebody's config, and matches nothing."""
+    if not rule.startswith("re:"):  # a glob names a module, and all that is in it
+        return re.compile(".*".join(re.escape(part) for part in rule.split("*")) + r"(?:\..*)?$")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return re.compile(rule[3:])
+    except (re.error, OverflowError, RecursionError, FutureWarning, DeprecationWarning):
+        return None
 
 
 @dataclass
@@ -89,8 +96,8 @@ class _Writer:
     def dtype(self) -> str:
         return _DTYPES[self.shape.dtype]
 
-    def add(self, name: str, dtype: str, size: tuple[int, ...], layers: int, experts: int = 1) -> None:
-        self.groups.append(TensorGroup(name, dtype, size, layers, experts))
+    def add(self, name: str, dtype: str, size: tuple[int, ...], layers: int, experts: int = 1, packed: int = 0) -> None:
+        self.groups.append(TensorGroup(name, dtype, size, layers, experts, packed))
 
     def vector(self, name: str, length: int, layers: int) -> None:
         self.add(name, self.dtype, (length,), layers)
@@ -106,7 +113,8 @@ class _Writer:
             self.add(f"{module}.weight", self.dtype, (out, into), kept, experts)
         if kept < len(indices) and quantization is not None:
             for suffix, dtype, size in _stored(quantization, out, into, self.dtype):
-                self.add(f"{module}.{suffix}", dtype, size, len(indices) - kept, experts)
+                packed = packed_weights(dtype, quantization.weights.bits) if quantization.weights else 0
+                self.add(f"{module}.{suffix}", dtype, size, len(indices) - kept, experts, packed)
         if bias:
             self.add(f"{module}.bias", self.dtype, (out,), len(indices), experts)
 

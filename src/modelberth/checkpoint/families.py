@@ -109,7 +109,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v32": _DEEPSEEK,
     "kimi_k2": _DEEPSEEK,
     "glm4_moe_lite": _DEEPSEEK,
-    "mistral4": _DEEPSEEK,
+    "mistral4": Family(bias="attention_bias"),
     "deepseek": Family(),
     "glm": _GLM,
     "glm4": Family(bias="attention_bias", norms=4),

@@ -128,7 +128,9 @@ def check_folder(
             why=f"{len(headers)} weight files need an index to say which is whose",
         )
     weight_bytes = sum(tensor.size for header in headers.values() for tensor in header.tensors)
-    return Checkpoint(shape, dict(headers), weight_bytes, parameters(grouped(headers, len(shape.layers))))
+    return Checkpoint(
+        shape, dict(headers), weight_bytes, parameters(grouped(headers, len(shape.layers), shape.weight_bits))
+    )
 
 
 def is_weights(path: str) -> bool:

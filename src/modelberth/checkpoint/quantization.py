@@ -16,6 +16,8 @@ NVFP4_GROUP = 16
 """Weights that share a scale in NVFP4. Source: NVIDIA ModelOpt, compressed-tensors `nvfp4-pack-quantized`."""
 MXFP4_GROUP = 32
 """Weights that share a scale in MXFP4. Source: OCP Microscaling Formats 1.0."""
+_LONG = 9
+"""Digits that no side of a block has."""
 _PER_TENSOR_FP8 = WeightScheme(8, "float", "tensor", activation_bits=8, static=True)
 _NVFP4 = WeightScheme(4, "float", "group", group=NVFP4_GROUP, activation_bits=4, static=True)
 _MXFP4 = WeightScheme(4, "float", "group", group=MXFP4_GROUP)
@@ -101,23 +103,32 @@ def _compressed_schemes(config: Mapping[str, Any]) -> list[WeightScheme]:
 def _compressed(group: Mapping[str, Any]) -> WeightScheme:
     weights, inputs = mapping(group, "weights"), mapping(group, "input_activations")
     bits, size = weights.get("num_bits"), weights.get("group_size")
-    block = weights.get("block_structure")
     strategy = str(weights.get("strategy") or ("group" if size else "channel"))
     if strategy == "tensor_group":  # NVFP4's two levels: a scale a group, and one for the whole tensor
         strategy = "group"
-    input_bits = inputs.get("num_bits", 16)
+    input_bits, kind = inputs.get("num_bits", 16), str(weights.get("type") or "int")
     if type(bits) is not int or type(input_bits) is not int or not 1 <= bits <= 16:
         raise broken("'config_groups' has a group without a number of bits")
     return WeightScheme(
         bits=bits,
-        kind=str(weights.get("type") or "int"),
+        kind=kind,
         strategy=strategy,
-        group=size if type(size) is int and size > 0 else 0,
-        block=tuple(block) if isinstance(block, list) and [type(side) for side in block] == [int, int] else (0, 0),
+        group=size if type(size) is int and size > 0 else NVFP4_GROUP if bits == 4 and kind == "float" else 0,
+        block=_block(weights.get("block_structure")) if strategy == "block" else (0, 0),
         symmetric=weights.get("symmetric") is not False,
         activation_bits=input_bits,
         static=bool(inputs) and inputs.get("dynamic") is False,
     )
+
+
+def _block(structure: Any) -> tuple[int, int]:
+    """Rows and columns of a block, written as a list or as `128x128`."""
+    sides = structure.split("x") if isinstance(structure, str) else structure
+    if isinstance(sides, list) and len(sides) == 2:
+        words = [str(side) for side in sides]
+        if all(text.isascii() and text.isdigit() and len(text) < _LONG and int(text) for text in words):
+            return int(words[0]), int(words[1])
+    raise broken("'block_structure' does not give the two sides of a block")
 
 
 def _short_name(scheme: WeightScheme) -> str:

@@ -293,6 +293,11 @@ class ModelShape:
         return DTYPE_BYTES[self.dtype]
 
     @property
+    def weight_bits(self) -> int | None:
+        """Bits of a quantised weight; None where none is, or where the scheme is not known."""
+        return self.quantization.weights.bits if self.quantization and self.quantization.weights else None
+
+    @property
     def mixers(self) -> tuple[Mixer, ...]:
         """The mixers of the layers that have one."""
         return tuple(layer.mixer for layer in self.layers if layer.mixer is not None)

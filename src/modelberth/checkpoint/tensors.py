@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from modelberth.checkpoint.safetensors import DTYPE_BITS, Header
 
-_LAYER = re.compile(r"(?<=\.)(?:layers|h|blocks|resblocks|block|layer)\.(\d+)(?=\.)")
+_LAYER = re.compile(r"(?:(?<=\.)|^)(?:layers|h|blocks|resblocks|block|layer)\.(\d+)(?=\.)")
 _EXPERT = re.compile(r"(?<=\.experts\.)(\d+)(?=\.)")
 _NOT_LOADED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids", "rope.freqs")
 """Names of tensors that engines make for themselves and do not load."""
@@ -29,6 +29,7 @@ class TensorGroup:
         shape: of one tensor.
         layers: layers that have it; 1 for what stands outside the layers.
         experts: tensors in one layer: the experts, or 1.
+        packed: weights in one element where it holds several; 0 where it holds one, or where only the dtype tells.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TensorGroup:
     shape: tuple[int, ...]
     layers: int = 1
     experts: int = 1
+    packed: int = 0
 
     @property
     def elements(self) -> int:
@@ -56,12 +58,20 @@ class TensorGroup:
         return self.tensor_bytes * self.layers * self.experts
 
 
-def grouped(headers: Mapping[str, Header], decoder_layers: int) -> tuple[TensorGroup, ...]:
+def packed_weights(dtype: str, bits: int) -> int:
+    """Weights of so many bits that one element of a packed tensor holds; 0 for dtypes that nothing is packed into."""
+    return {"I32": 32, "U8": 8}.get(dtype, 0) // bits
+
+
+def grouped(
+    headers: Mapping[str, Header], decoder_layers: int, weight_bits: int | None = None
+) -> tuple[TensorGroup, ...]:
     """The groups of a checkpoint as its headers list it, in file order.
 
     Args:
         headers: file name -> header.
         decoder_layers: layers that the engine loads; what stands beyond (multi-token prediction) is left out.
+        weight_bits: bits of a packed weight; None where that is not known.
     """
     counts: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
     experts: defaultdict[tuple[str, str, tuple[int, ...]], set[str]] = defaultdict(set)
@@ -76,7 +86,8 @@ def grouped(headers: Mapping[str, Header], decoder_layers: int) -> tuple[TensorG
         members = max(1, len(experts[key]))
         # Layers that are not all alike (quantised in part) have experts whose number is no multiple: count each.
         layers, members = (number // members, members) if number % members == 0 else (number, 1)
-        groups.append(TensorGroup(*key, layers, members))
+        packed = packed_weights(key[1], weight_bits) if weight_bits and _is_packed(key[0], key[1]) else 0
+        groups.append(TensorGroup(*key, layers, members, packed))
     return tuple(groups)
 
 
@@ -97,17 +108,21 @@ def parameters(groups: Iterable[TensorGroup]) -> int:
     return sum(_parameters(group) * group.layers * group.experts for group in groups)
 
 
+_PACKED = {"I32": (".weight_packed", ".qweight"), "U8": (".weight_packed", "_blocks", ".weight")}
+"""Endings of tensors whose elements hold several weights, by dtype."""
 _HELPERS = (
     "_scale", "_scale_inv", "_scale_2", "_shape", "_zero_point", "_g_idx", ".scales", ".qzeros", ".g_idx", "_scales",
-    "weight_global_scale", "input_global_scale", ".absmax", ".quant_map", ".nested_absmax",
+    "weight_global_scale", "input_global_scale", ".absmax", ".SCB", ".quant_map", ".nested_absmax",
 )  # fmt: skip
+
+
+def _is_packed(name: str, dtype: str) -> bool:
+    return name.endswith(_PACKED.get(dtype, ()))
 
 
 def _parameters(group: TensorGroup) -> int:
     if group.name.endswith(_HELPERS):
         return 0
-    if group.dtype == "I32" and group.name.endswith((".weight_packed", ".qweight")):
-        return group.elements * 8
-    if group.dtype == "U8" and group.name.endswith((".weight_packed", "_blocks", ".weight")):
-        return group.elements * 2
+    if _is_packed(group.name, group.dtype):
+        return group.elements * (group.packed or packed_weights(group.dtype, 4))
     return group.elements

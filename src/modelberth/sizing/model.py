@@ -52,7 +52,7 @@ class Model:
 def model_of(shape: ModelShape, headers: Mapping[str, Header] | None = None) -> Model:
     """A model from its shape, and from its safetensors headers where there are any."""
     if headers:
-        return Model(shape, grouped(headers, len(shape.layers)), True)
+        return Model(shape, grouped(headers, len(shape.layers), shape.weight_bits), True)
     return Model(shape, derived_tensors(shape), False)
 
 

@@ -158,3 +158,47 @@ def test_every_name_for_what_is_left_out(key: str):
 def test_what_cannot_be_is_refused(config: dict[str, Any]):
     with pytest.raises(UsageError):
         parse_quantization(config)
+
+
+# --- real models ---------------------------------------------------------------------------------------
+
+GROUP128 = WeightScheme(4, "int", "group", 128)
+ZERO_POINTS = WeightScheme(4, "int", "group", 128, symmetric=False)
+BLOCK = WeightScheme(8, "float", "block", block=(128, 128), activation_bits=8)
+ROWS8 = WeightScheme(8, "float", "channel", activation_bits=8)
+TENSOR8 = WeightScheme(8, "float", "tensor", activation_bits=8, static=True)
+NVFP4 = WeightScheme(4, "float", "group", 16, activation_bits=4, static=True)
+
+# Method, scheme, storage, KV cache.
+REAL: dict[str, tuple[str, str, WeightScheme, str | None]] = {
+    "Qwen3-8B-AWQ": ("awq", "awq", ZERO_POINTS, None),
+    "Meta-Llama-3.1-8B-Instruct-GPTQ-INT4": ("gptq", "gptq", GROUP128, None),
+    "Meta-Llama-3.1-8B-Instruct-quantized.w4a16": ("compressed-tensors", "w4a16", GROUP128, None),
+    "Meta-Llama-3.1-8B-Instruct-quantized.w8a8": (
+        "compressed-tensors", "w8a8", WeightScheme(8, "int", "channel", activation_bits=8), None,
+    ),
+    "granite-3.1-8b-instruct-FP8-dynamic": ("compressed-tensors", "fp8", ROWS8, None),
+    "Meta-Llama-3.1-8B-Instruct-FP8": ("compressed-tensors", "fp8", TENSOR8, None),
+    "DeepSeek-V3": ("fp8", "fp8", BLOCK, None),
+    "Qwen3-32B-FP8": ("fp8", "fp8", BLOCK, None),
+    "Mistral-Small-4-119B-2603": ("fp8", "fp8", TENSOR8, None),
+    "gpt-oss-20b": ("mxfp4", "mxfp4", WeightScheme(4, "float", "group", 32), None),
+    "Qwen3-32B-FP8-Static-PerTensor": ("modelopt", "fp8", TENSOR8, "fp8"),  # in the config, without a method
+    "Llama-3.1-70B-Instruct-FP8": ("modelopt", "fp8", TENSOR8, "fp8"),  # beside the config
+    "DeepSeek-V3.1-NVFP4": ("modelopt", "nvfp4", NVFP4, "fp8"),
+    "MiniMax-M2.5-NVFP4": ("modelopt", "nvfp4", NVFP4, "fp8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_quantisation_of_a_real_model(name: str, model):
+    shape = model(name)
+    found = shape.quantization
+    assert (found.method, found.scheme, found.weights, found.kv_cache) == REAL[name]
+    assert shape.precision == found.scheme
+
+
+@pytest.mark.parametrize("name", ["Llama-3.1-8B-Instruct", "Qwen3-8B", "Mixtral-8x7B-v0.1"])
+def test_a_real_model_that_is_not_quantised(name: str, model):
+    assert model(name).quantization is None
+    assert model(name).precision == "bf16"
