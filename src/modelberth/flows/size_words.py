@@ -168,7 +168,7 @@ def _beside(sizing: Sizing) -> str:
     ledger = sizing.ledger
     takers = (
         ("driver and NCCL", ledger.outside.mid),
-        ("uncharged graphs", ledger.graph_memory.mid - ledger.cuda_graphs.mid),
+        ("uncharged graphs", ledger.uncharged_graphs),
     )
     taken = ", ".join(f"{name} {_gib(size)}" for name, size in takers if size >= _SHOWN)
     return f"{_gib(ledger.total.mid - ledger.budget.mid)} of the card; what must fit there: {taken or 'nothing'}"

@@ -21,7 +21,7 @@ from modelberth.base.units import MIB
 from modelberth.catalog.gpus import Gpu
 from modelberth.catalog.vllm import by_capability
 from modelberth.checkpoint.shape import Attention, LatentAttention, Layer, Mlp, ModelShape, Moe, Recurrent, Vision
-from modelberth.sizing.engine import Engine
+from modelberth.sizing.engine import Engine, as_number
 from modelberth.sizing.ranges import Range, spread
 
 _EXPERT_CHUNK = 32 * 1024
@@ -91,7 +91,7 @@ def _samplers(engine: Engine) -> tuple[str, str]:
     names = rule.get(engine.runner) or rule["v1"]
     if engine.rules["flashInferRequired"]:
         usable = engine.rules["samplerFlashInferCapability"]
-        fits = usable is None or usable[0] <= engine.capability[0] + engine.capability[1] / 10 <= usable[1]
+        fits = usable is None or usable[0] <= as_number(engine.capability) <= usable[1]
         name = names["withFlashInfer"] if fits else names["default"]
         return name, name
     # Images, which have FlashInfer, run the server; the LLM class is used from an environment of one's own.

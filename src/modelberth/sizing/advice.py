@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelberth.base.units import GIB, format_binary, format_decimal
-from modelberth.catalog.instances import find_instance
+from modelberth.sizing.cost import pool_machine
 from modelberth.sizing.plan import Sizing
 from modelberth.spec.services import Service
 
@@ -42,7 +42,7 @@ def _hardware(service: Service, sizing: Sizing) -> Iterator[str]:
     pool, ranks = service.pool, sizing.engine.tensor_parallel
     if ranks > pool.count:
         yield f"pool {pool.name} has {pool.count} GPUs in a node: {ranks} ranks span nodes, over the network"
-    machine = find_instance(pool.instance_type) if pool.instance_type else None
+    machine = pool_machine(pool)
     if pool.instance_type and machine is None:
         yield f"instance type {pool.instance_type} is not in the catalogue: no price, no check of its GPUs"
     if machine is None:
@@ -73,8 +73,8 @@ def _unplanned(service: Service) -> Iterator[str]:
 def _engine(sizing: Sizing) -> Iterator[str]:
     engine = sizing.engine
     if engine.gpu_memory_utilization < _WASTED_UTILIZATION and sizing.starts:
-        unused = sizing.ledger.total.mid - sizing.ledger.budget.mid - sizing.ledger.outside.mid
-        yield f"gpuMemoryUtilization {engine.gpu_memory_utilization:g} leaves {format_binary(round(unused))} unused"
+        unused = format_binary(round(sizing.ledger.beside))
+        yield f"gpuMemoryUtilization {engine.gpu_memory_utilization:g} leaves {unused} unused"
     if engine.enforce_eager:
         yield "enforce-eager switches CUDA graphs off: decoding is slower, for little memory"
     if sizing.starts and sizing.kv.concurrency.mid < 1.5:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from modelberth.catalog.gpus import find_gpu
-from modelberth.catalog.instances import InstanceType, all_instances, find_instance
-from modelberth.sizing.cost import Cost, machine_cost, pool_cost
+from modelberth.catalog.instances import InstanceType, all_instances
+from modelberth.sizing.cost import Cost, machine_cost, pool_cost, pool_machine
 from modelberth.sizing.engine import EngineFlags
 from modelberth.sizing.model import UNQUANTISED, Model, requantized
 from modelberth.sizing.plan import Sizing, size
@@ -109,13 +109,13 @@ def _placed(
 
 def _machines(pool: Pool) -> tuple[InstanceType, ...]:
     """Machines of the pool's cloud; of AWS where the pool names none."""
-    own = find_instance(pool.instance_type) if pool.instance_type else None
+    own = pool_machine(pool)
     cloud = own.cloud if own else "aws"
     return tuple(machine for machine in all_instances() if machine.cloud == cloud)
 
 
 def _is_own(machine: InstanceType, pool: Pool) -> bool:
-    return pool.instance_type is not None and machine.name.casefold() == pool.instance_type.casefold()
+    return machine == pool_machine(pool)
 
 
 def _price(machine: InstanceType, ranks: int, pool: Pool) -> Cost | None:

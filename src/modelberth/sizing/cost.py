@@ -37,12 +37,17 @@ class Cost:
         return self.per_hour * HOURS_PER_MONTH
 
 
+def pool_machine(pool: Pool) -> InstanceType | None:
+    """The machine type of a pool; None where it names none, or one that the catalogue does not have."""
+    return find_instance(pool.instance_type) if pool.instance_type else None
+
+
 def pool_cost(pool: Pool, gpus: int) -> Cost | None:
     """What `gpus` GPUs of a pool's machine cost; None where no price is known.
 
     A service on more GPUs than one machine has pays for several machines.
     """
-    machine = find_instance(pool.instance_type) if pool.instance_type else None
+    machine = pool_machine(pool)
     share = gpus / pool.count
     if pool.price_per_hour is not None:
         return Cost(pool.price_per_hour * share, pool.price_per_hour, share, "pricePerHour in berth.yaml", "", "")

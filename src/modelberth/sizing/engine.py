@@ -85,6 +85,11 @@ class Engine:
     notes: tuple[str, ...] = ()
 
 
+def as_number(capability: tuple[int, int]) -> float:
+    """A compute capability as the catalogue's minimums are written: (8, 9) is 8.9."""
+    return capability[0] + capability[1] / 10
+
+
 def resolve(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> Engine:
     """Fill in what the flags leave open.
 
@@ -163,12 +168,12 @@ def resolve_dtype(flags: EngineFlags, shape: ModelShape, gpu: Gpu) -> str:
 
 def _lacks_bfloat16(rules: EngineRules, gpu: Gpu) -> bool:
     minimum = rules["bfloat16MinimumCapability"]
-    return gpu.capability is not None and gpu.capability[0] + gpu.capability[1] / 10 < minimum
+    return gpu.capability is not None and as_number(gpu.capability) < minimum
 
 
 def _notes(flags: EngineFlags, rules: EngineRules, shape: ModelShape, capability: tuple[int, int]) -> tuple[str, ...]:
     notes = [rules.note] if rules.note else []
-    if capability[0] + capability[1] / 10 < rules["v1MinimumCapability"]:
+    if as_number(capability) < rules["v1MinimumCapability"]:
         notes.append(f"vLLM {rules.version} runs its former engine (V0) on such a card: this is the plan of V1")
     if flags.expert_parallel and not shape.sparse:
         notes.append("expert parallelism changes nothing: the model has no experts")

@@ -49,6 +49,16 @@ class Ledger:
     outside: Range
     graph_memory: Range
 
+    @property
+    def beside(self) -> float:
+        """What is left beside the budget once the driver and NCCL have theirs; negative where they lack it. Mids."""
+        return self.total.mid - self.outside.mid - self.budget.mid
+
+    @property
+    def uncharged_graphs(self) -> float:
+        """What graphs take that the budget does not hold: it must fit beside it. Mids."""
+        return self.graph_memory.mid - self.cuda_graphs.mid
+
 
 @dataclass(frozen=True)
 class Account:

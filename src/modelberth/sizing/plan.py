@@ -123,7 +123,8 @@ def _cache(model: Model, engine: Engine, ledger: Ledger) -> tuple[KvFigures, Cal
         )
         layers = cache_layers(model.shape, tensor_parallel=engine.tensor_parallel, kv_cache_dtype=dtype, rules=rules)
         longest = max(engine.max_model_len, model.shape.max_positions)
-        plans = [_plan(layers, size, engine, rules, longest) for size in _sizes(ledger.kv_cache)]
+        memory = ledger.kv_cache
+        plans = [_plan(layers, size, engine, rules, longest) for size in (memory.low, memory.mid, memory.high)]
     except UsageError as error:
         none = Range(0.0, 0.0, 0.0)
         return (
@@ -144,10 +145,6 @@ def _cache(model: Model, engine: Engine, ledger: Ledger) -> tuple[KvFigures, Cal
 
 def _plan(layers: tuple[CacheLayer, ...], size: float, engine: Engine, rules: KvRules, longest: int) -> KvPlan:
     return plan(layers, max(0, int(size)), engine.max_model_len, rules, longest=longest)
-
-
-def _sizes(memory: Range) -> tuple[float, float, float]:
-    return memory.low, memory.mid, memory.high
 
 
 def _range(plans: list[KvPlan], figure: Callable[[KvPlan], float]) -> Range:
@@ -181,12 +178,10 @@ def _verdict(
             f"one request of {engine.max_model_len:,} tokens needs {_gib(kv.request_bytes)} of KV cache, there are "
             f"{_gib(ledger.kv_cache.mid)}: at most {int(kv.largest.mid):,} tokens fit"
         )
-    beside = ledger.total.mid - ledger.outside.mid - ledger.budget.mid
-    uncounted = ledger.graph_memory.mid - ledger.cuda_graphs.mid
-    if uncounted * _SURE > beside:
+    if ledger.uncharged_graphs * _SURE > ledger.beside:
         return "start-check-fails", (
-            f"CUDA graphs take about {_gib(uncounted)} beside the budget, where {_gib(beside)} are left: "
-            "lower gpu-memory-utilization"
+            f"CUDA graphs take about {_gib(ledger.uncharged_graphs)} beside the budget, where {_gib(ledger.beside)} "
+            "are left: lower gpu-memory-utilization"
         )
     return _tight(ledger, engine, kv, fits)
 
@@ -198,9 +193,8 @@ def _tight(ledger: Ledger, engine: Engine, kv: KvFigures, fits: Callable[[float]
     )
     if not fits(ledger.kv_cache.low):
         return "fits-tight", f"{text}, but not if memory turns out at the low end of the range"
-    uncounted = ledger.graph_memory.mid - ledger.cuda_graphs.mid
-    if uncounted > ledger.total.mid - ledger.outside.mid - ledger.budget.mid:
-        return "fits-tight", f"{text}, but CUDA graphs may not fit beside the budget ({_gib(uncounted)})"
+    if ledger.uncharged_graphs > ledger.beside:
+        return "fits-tight", f"{text}, but CUDA graphs may not fit beside the budget ({_gib(ledger.uncharged_graphs)})"
     free = ledger.total.low - ledger.outside.high
     if engine.rules["startCheck"]["checked"] and free < ledger.budget.low:
         return "fits-tight", f"{text}, but the start check fails if the driver and NCCL take what they can"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from modelberth.catalog.gpus import Gpu
 from modelberth.checkpoint.shape import Attention, LatentAttention, Mlp, ModelShape, Moe
-from modelberth.sizing.engine import Engine
+from modelberth.sizing.engine import Engine, as_number
 
 _MARLIN_INPUT = 128
 """Inputs of a Marlin shard come in multiples of this. Source: marlin_utils.py GPTQ_MARLIN_MIN_THREAD_K."""
@@ -48,8 +48,7 @@ def _all(shape: ModelShape, engine: Engine, gpu: Gpu, gpus: int | None) -> Itera
 
 
 def _card(shape: ModelShape, engine: Engine, gpu: Gpu) -> Iterator[str]:
-    major, minor = engine.capability
-    has = major + minor / 10
+    has = as_number(engine.capability)
     least = engine.rules["minimumCapability"]
     if has < least:
         yield f"vLLM {engine.rules.version} needs compute capability {least}; {gpu.name} has {gpu.compute_capability}"
@@ -74,7 +73,7 @@ def _kernel_minimum(shape: ModelShape, engine: Engine) -> float | None:
     if shape.quantization.method.startswith("modelopt") and shape.precision.startswith("fp8"):
         return table.get("modelopt-fp8")
     if shape.quantization.method == "compressed-tensors" and shape.precision == "fp8":
-        native = engine.capability[0] + engine.capability[1] / 10 >= engine.rules["fp8NativeCapability"]
+        native = as_number(engine.capability) >= engine.rules["fp8NativeCapability"]
         return table["w8a8-fp8" if native else "w8a16-fp8"]  # older cards keep the weights in FP8 only
     name = _RULES.get(shape.precision)
     return table.get(name) if name else None
