@@ -1,6 +1,7 @@
 # make up     environment, local engine, main job: the example stack served by real vLLM
 # make test   everything the tests need, then lint, types, layers, unit, integration and end to end
 # make bench  the figures of the README        make model  the example model, made anew
+# make peers  the programs of others that tests and figures use (`make integration` and `make bench` do it)
 # make accuracy  memory plans beside published start-ups of vLLM, and beside llm-d-planner's
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 SPEC ?= examples/harbor/berth.yaml
 ARGS ?=
 
-.PHONY: up test lint unit integration e2e runtime bench accuracy model clean
+.PHONY: up test lint unit integration e2e runtime bench peers accuracy model clean
 
 # Talk goes to standard error, so that `make up ARGS="--once -o json"` prints one JSON document.
 up: $(VENV)/.ready runtime
@@ -30,14 +31,22 @@ lint: $(VENV)/.ready-dev
 unit: $(VENV)/.ready-dev
 	$(RUN) pytest tests/unit -n 2
 
-integration: $(VENV)/.ready-dev
+integration: $(VENV)/.ready-dev $(VENV)-peers/.ready
 	$(RUN) pytest tests/integration -n 2
 
 e2e: $(VENV)/.ready-dev runtime
 	$(RUN) pytest tests/e2e tests/oracle
 
-bench: $(VENV)/.ready runtime
+bench: $(VENV)/.ready $(VENV)-peers/.ready runtime
 	$(VENV)/bin/python tools/bench.py
+
+# Servers and clients of others, no dependencies of ours: what each is for stands in tools/peers.txt (260 MB).
+peers: $(VENV)-peers/.ready
+
+$(VENV)-peers/.ready: tools/peers.txt
+	@$(PYTHON) -m venv $(VENV)-peers >&2
+	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement tools/peers.txt >&2
+	@touch $@
 
 accuracy: $(VENV)/.ready $(VENV)-accuracy/.ready
 	@$(VENV)/bin/python tools/accuracy.py $(ARGS)
@@ -68,4 +77,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-accuracy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-accuracy $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -19,15 +19,25 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
 
+from fault_proxy import FaultProxy
 from modelberth.adapters.s3 import S3Endpoint, S3Store
 from modelberth.adapters.s3_server import S3Server, start_server
+from servers import (
+    Moto,
+    ProgramMissing,
+    Registry,
+    TokenServer,
+    start_moto,
+    start_registry,
+    start_token_server,
+)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 50.0
@@ -585,3 +595,66 @@ def engine(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+# --- faults, and servers of others -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fault_proxy() -> Iterator[Callable[[str], FaultProxy]]:
+    """Put a proxy with faults in front of a server; it is closed after the test, with all its threads."""
+    with ExitStack() as stack:
+        yield lambda upstream: stack.enter_context(FaultProxy(upstream))
+
+
+@contextmanager
+def served(start: Callable[..., Moto | Registry | TokenServer], *arguments: object, **options: object) -> Iterator:
+    """A server until the end of the block; the test is skipped where its program is missing."""
+    try:
+        server = start(*arguments, **options)
+    except ProgramMissing as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of moto's S3 server (206 for ranges, conditional writes, no check of keys); take a bucket of your own."""
+    with served(start_moto, tmp_path_factory.mktemp("moto")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry, open to everybody; take a repository of your own."""
+    with served(start_registry, tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def registry_with_password(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The same behind basic authentication: `user` and `password` of the object."""
+    with served(start_registry, tmp_path_factory.mktemp("registry-password"), password=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def registry_with_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The same over https, with a private certificate authority: `ca` of the object."""
+    with served(start_registry, tmp_path_factory.mktemp("registry-tls"), tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
+    """The token server of `registry_with_token`; it says what was asked of it."""
+    with served(start_token_server, tmp_path_factory.mktemp("tokens")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def registry_with_token(tmp_path_factory: pytest.TempPathFactory, token_server: TokenServer) -> Iterator[Registry]:
+    """docker-registry that wants tokens: all for `user` and `password` of the object, pulling for the nameless."""
+    with served(start_registry, tmp_path_factory.mktemp("registry-token"), tokens=token_server) as server:
+        yield server
