@@ -132,11 +132,13 @@ def _copy(process: subprocess.Popen[bytes], log: Path, on_line: OnLine) -> None:
 
 
 def run(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, on_line: OnLine | None = None
-) -> tuple[int, str]:
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, on_line: OnLine | None = None,
+    given: str = "",
+) -> tuple[int, str]:  # fmt: skip
     """Run a command to its end and return its exit code and its output, both streams together.
 
-    An exception in between, Ctrl-C among them, ends the whole process group.
+    An exception in between, Ctrl-C among them, ends the whole process group. `given` is what the command reads, at
+    most a few KB.
 
     Raises:
         PrerequisiteMissing: the program is not there, or is none.
@@ -144,14 +146,20 @@ def run(
     lines: list[str] = []
     try:
         process = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(environment) if environment is not None else None, start_new_session=True,
-            text=True, encoding="utf-8", errors="replace",
+            list(command), stdin=subprocess.PIPE if given else subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=dict(environment) if environment is not None else None,
+            start_new_session=True, text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise PrerequisiteMissing(f"{command[0]} cannot be started", why=why) from error
     try:
+        if process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # it does not read
+                process.stdin.write(given)
+                process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         for line in process.stdout or ():
             lines.append(line)
             if on_line:

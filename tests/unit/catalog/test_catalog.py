@@ -21,6 +21,7 @@ def test_the_data_files_are_found():
         "memory_log.json",
         "overheads.json",
         "platforms.json",
+        "registries.json",
         "storage.json",
         "vllm.json",
     ]

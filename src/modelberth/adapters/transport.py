@@ -1,0 +1,501 @@
+"""HTTP for large bodies: one buffer a thread, filled and handed on, watched for stalls, tried again with patience.
+
+What HTTP libraries do well (sessions, decoding, following) is not what moving 48 GB needs: bodies here are never
+decoded, never held, never read in pieces of 8 KB; a connection that trickles is given up; a request is signed anew
+for every attempt; and credentials never follow a redirect to another host. Shared by the adapters that move weights.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from modelberth.base.errors import BerthError, IntegrityError, NotReady, RemoteUnavailable, UsageError
+
+BUFFER_BYTES = 128 << 10
+"""Of each thread. It stays in the processor's second cache between receiving, hashing and writing."""
+_HEAD_BYTES = 256 << 10
+"""Most bytes of an answer that is read whole: errors, small documents."""
+_TRICKLE_BYTES = 64 << 10
+"""Bytes that must come within the time of a stall, or the connection counts as stalled."""
+_ATTEMPTS = 5
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED = 0.25, 8.0, 60.0
+_REDIRECTS = {301, 302, 303, 307, 308}
+_MOST_REDIRECTS = 3
+TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+Sink = Callable[[memoryview], None]
+"""Takes the next bytes; they are overwritten when it returns."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, signed. Its text form shows neither query nor headers: both may hold credentials.
+
+    Attributes:
+        method: of HTTP.
+        url: with its query.
+        headers: all but Content-Length.
+        slow_seconds: beyond the time of a stall, so long the answer may take to begin: the other side has much to do.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    slow_seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """Without credentials."""
+        return f"Request({self.method} {shown_url(self.url)})"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: status, headers by lower-case name, and the body of an answer that was read whole.
+
+    `url` is what answered at last, after redirects.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+    url: str = ""
+
+    @property
+    def is_page(self) -> bool:
+        """Whether this is a page for people, as proxies and consoles answer."""
+        return "text/html" in self.headers.get("content-type", "").lower()
+
+
+class Stalled(Exception):
+    """Nothing, or next to nothing, came for the whole time of a stall."""
+
+
+class CutOff(Exception):
+    """The connection ended before the body did."""
+
+
+TRANSIENT = (Stalled, CutOff, http.client.HTTPException, OSError)
+
+
+class Wire:
+    """Connections to the hosts of one store, one a thread and host.
+
+    Args:
+        verify: True for the system's authorities, a file of certificates, or False for none.
+        stall_seconds: without a byte, or with next to none, for so long a connection is given up.
+        attempts: how often a request is made before its last failure counts.
+    """
+
+    def __init__(self, *, verify: bool | str = True, stall_seconds: float = 30.0, attempts: int = _ATTEMPTS) -> None:
+        self.stall_seconds = stall_seconds
+        self._verify = verify
+        self._attempts = attempts
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: set[http.client.HTTPConnection] = set()
+        self._closed = threading.Event()
+        self._context: ssl.SSLContext | None = None
+
+    def close(self) -> None:
+        """Give up every connection; what other threads do with them ends with `Cancelled`."""
+        self._closed.set()
+        with self._lock:
+            connections = list(self._open)
+            self._open.clear()
+        for connection in connections:
+            sock = connection.sock
+            if sock is not None:
+                with suppress(OSError):  # wakes who waits in recv or send
+                    sock.shutdown(2)
+            connection.close()
+
+    @property
+    def buffer(self) -> memoryview:
+        """The buffer of this thread."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(BUFFER_BYTES))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+    # --- requests ----------------------------------------------------------------------------------------
+
+    def ask(self, request: Request, body: bytes | Iterable[memoryview] = b"", length: int | None = None) -> Answer:
+        """Make one request and read its answer whole.
+
+        Args:
+            request: with all headers but Content-Length.
+            body: what is sent; an iterable of pieces with `length`.
+            length: bytes of all pieces.
+
+        Raises:
+            Stalled, CutOff, OSError, http.client.HTTPException: the attempt failed; `patiently` knows them.
+        """
+        with self._answered(request, body, length) as response:
+            content = response.read(_HEAD_BYTES) if request.method != "HEAD" else b""
+            return _answer(request, response, content)
+
+    def get(self, request: Request, accept: Callable[[Answer], bool], sink: Sink) -> Answer:
+        """Make one GET; where `accept` says yes to status and headers the body goes into `sink`.
+
+        Redirects are followed, and the Authorization header goes to no other host. Where `accept` says no, the
+        body is read into the answer, as for `ask`.
+
+        Raises:
+            Stalled, CutOff, OSError, http.client.HTTPException: the attempt failed midway; the sink may have had some.
+        """
+        for _ in range(_MOST_REDIRECTS + 1):
+            with self._answered(request, b"", None) as response:
+                if response.status in _REDIRECTS and response.getheader("Location"):
+                    request = _redirected(request, response.getheader("Location", ""))
+                    continue
+                answer = _answer(request, response, b"")
+                if not accept(answer):
+                    return _answer(request, response, response.read(_HEAD_BYTES))
+                self._pour(response, sink)
+                return answer
+        raise http.client.HTTPException("more redirects than are followed")
+
+    @contextmanager
+    def _answered(
+        self, request: Request, body: bytes | Iterable[memoryview], length: int | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a request; the connection is kept only when the answer was read to its end."""
+        parts = urlsplit(request.url)
+        key = (parts.scheme, parts.netloc)
+        connection = self._connection(key)
+        keep = False
+        try:
+            response = self._exchange(connection, request, body, length)
+            with response:
+                yield response
+                keep = response.isclosed() and not response.will_close
+        except TimeoutError as error:
+            raise Stalled from error
+        finally:
+            if not keep:
+                self._drop(key, connection)
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, request: Request, body: bytes | Iterable[memoryview],
+        length: int | None,
+    ) -> http.client.HTTPResponse:  # fmt: skip
+        size = len(body) if isinstance(body, bytes) else (length or 0)
+        connection.putrequest(
+            request.method, _target(request.url, connection), skip_host="Host" in request.headers,
+            skip_accept_encoding=True,
+        )  # fmt: skip
+        for name, value in request.headers.items():
+            connection.putheader(name, value)
+        # Bytes as they are: a range of a compressed answer is no range of the file.
+        connection.putheader("Accept-Encoding", "identity")
+        if size or request.method in {"PUT", "POST", "PATCH"}:
+            connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        try:
+            for piece in (body,) if isinstance(body, bytes) else body:
+                if piece:
+                    connection.send(piece)
+        except ConnectionError:
+            # A server that refuses a body answers before it has come; that answer says why.
+            return _early_answer(connection)
+        return self._response(connection, request)
+
+    def _response(self, connection: http.client.HTTPConnection, request: Request) -> http.client.HTTPResponse:
+        """The head of the answer; the whole time that it may take, not more, is waited for it."""
+        if request.slow_seconds and connection.sock is not None:
+            connection.sock.settimeout(self.stall_seconds + request.slow_seconds)
+        sock = connection.sock
+        response = connection.getresponse()
+        if request.slow_seconds and sock is not None:
+            with suppress(OSError):  # closed, where the answer was the last one
+                sock.settimeout(self.stall_seconds)
+        return response
+
+    def _pour(self, response: http.client.HTTPResponse, sink: Sink) -> None:
+        """The body into the sink, a buffer at a time."""
+        buffer = self.buffer
+        remaining = response.length
+        deadline, moved = time.monotonic() + self.stall_seconds, 0
+        filled = 0
+        while remaining is None or remaining > 0:
+            room = buffer[filled:] if remaining is None else buffer[filled : min(BUFFER_BYTES, filled + remaining)]
+            count = _read_some(response, room)
+            if count == 0:
+                break
+            filled += count
+            moved += count
+            remaining = None if remaining is None else remaining - count
+            if filled == BUFFER_BYTES:
+                sink(buffer)
+                filled = 0
+            now = time.monotonic()
+            if now > deadline:
+                if moved < _TRICKLE_BYTES:
+                    raise Stalled
+                deadline, moved = now + self.stall_seconds, 0
+        if filled:
+            sink(buffer[:filled])
+        if remaining:
+            raise CutOff(f"{remaining:,} bytes are missing")
+        response.close()
+
+    # --- connections -------------------------------------------------------------------------------------
+
+    def _connection(self, key: tuple[str, str]) -> http.client.HTTPConnection:
+        if self._closed.is_set():
+            raise Cancelled
+        known: dict[tuple[str, str], http.client.HTTPConnection] = self._local.__dict__.setdefault("known", {})
+        connection = known.get(key)
+        if connection is None:
+            connection = known[key] = self._new_connection(*key)
+            with self._lock:
+                self._open.add(connection)
+        return connection
+
+    def _drop(self, key: tuple[str, str], connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            self._open.discard(connection)
+        self._local.__dict__.get("known", {}).pop(key, None)
+        connection.close()
+
+    def _new_connection(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+        netloc = netloc.rpartition("@")[2]
+        proxy = _proxy_for(scheme, netloc)
+        target = proxy or netloc
+        if scheme != "https":
+            connection = http.client.HTTPConnection(target, timeout=self.stall_seconds)
+            connection.through_proxy = bool(proxy)  # type: ignore[attr-defined]
+            return connection
+        tls = http.client.HTTPSConnection(target, timeout=self.stall_seconds, context=self._tls())
+        if proxy:
+            tls.set_tunnel(netloc)
+        return tls
+
+    def _tls(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = tls_context(self._verify)
+            return self._context
+
+    # --- patience ----------------------------------------------------------------------------------------
+
+    def patiently(self, attempt: Callable[[], Answer], *, where: str, what: str) -> Answer:
+        """Make an attempt until its answer is one that trying again would not change.
+
+        Pauses double from a quarter of a second, each drawn at random from its upper half; Retry-After is obeyed up
+        to a minute.
+
+        Args:
+            attempt: makes a request of its own each time.
+            where: the place, for messages.
+            what: who does not answer: `the S3 store`.
+
+        Returns:
+            An answer with any status; after the last attempt also one of `TRY_AGAIN`.
+
+        Raises:
+            RemoteUnavailable: no answer at all after the last attempt, or a certificate that is not trusted.
+            NotReady: the connection stalled each time.
+            Cancelled: the wire was closed.
+        """
+        for number in range(1, self._attempts + 1):
+            pause = self._pause(number)
+            try:
+                answer = attempt()
+                if answer.status not in TRY_AGAIN or number == self._attempts:
+                    return answer
+                pause = max(pause, _asked_pause(answer.headers))
+            except ssl.SSLCertVerificationError as error:
+                raise _untrusted(where, error) from None
+            except (*TRANSIENT, AttributeError, ValueError) as error:
+                if self._closed.is_set():
+                    raise Cancelled from None  # http.client's objects break in their own ways when they are closed
+                if not isinstance(error, TRANSIENT):
+                    raise
+                if number == self._attempts:
+                    raise self._given_up(error, where, what) from None
+            if self._closed.wait(pause):
+                raise Cancelled
+        raise AssertionError("the last attempt returns or raises")
+
+    @staticmethod
+    def _pause(number: int) -> float:
+        full = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (number - 1))
+        return random.uniform(full / 2, full)  # noqa: S311 - jitter, no secret
+
+    def _given_up(self, error: Exception, where: str, what: str) -> BerthError:
+        if isinstance(error, Stalled):
+            return NotReady(
+                f"{what} stopped sending or taking bytes", where=where,
+                why=f"nothing moved for {self.stall_seconds:g} s, {self._attempts} times",
+                next_step="run the same command again: what has arrived stays; --stall-timeout sets the patience",
+            )  # fmt: skip
+        # The text of other errors may quote an address, and with it a password that stands there.
+        why = "the connection broke off each time" if isinstance(error, CutOff) else type(error).__name__
+        return RemoteUnavailable(f"{what} does not answer", where=where, why=why, next_step="check address and network")
+
+
+class Cancelled(BaseException):
+    """The wire was closed under this thread: another one failed, or the user stopped us. Never shown."""
+
+
+# --- pieces of it ----------------------------------------------------------------------------------------
+
+
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """A context for TLS.
+
+    Raises:
+        UsageError: the file of certificates cannot be read, or holds none.
+    """
+    if verify is False:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+    try:
+        return ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    except (OSError, ssl.SSLError):
+        raise UsageError(
+            "the certificates cannot be read", where=str(verify), why="expected a file of PEM certificates",
+            next_step="correct --ca-bundle or AWS_CA_BUNDLE",
+        ) from None  # fmt: skip
+
+
+def shown_url(url: str) -> str:
+    """A URL for messages: without user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that is none"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine, so that nothing in between can change what is sent."""
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def range_header(offset: int, length: int) -> str:
+    """The Range header of so many bytes."""
+    return f"bytes={offset}-{offset + length - 1}"
+
+
+def is_range(answer: Answer, offset: int, length: int) -> bool:
+    """Whether an answer is the range that was asked for.
+
+    A right Content-Range counts whatever the status (rclone answers 200 with one); without one, only a 200 of
+    exactly these bytes from the start.
+    """
+    answered = answer.headers.get("content-range", "")
+    declared = answer.headers.get("content-length")
+    if declared is not None and declared != str(length):
+        return False
+    if answered:
+        return answer.status in {200, 206} and answered.startswith(f"bytes {offset}-{offset + length - 1}/")
+    return answer.status == 200 and offset == 0 and declared == str(length)
+
+
+def wrong_range(answer: Answer, offset: int, length: int, where: str) -> IntegrityError:
+    """The error for an answer that is another range."""
+    found = answer.headers.get("content-range") or f"status {answer.status}, no Content-Range"
+    size = answer.headers.get("content-length", "no")
+    return IntegrityError(
+        "another range than asked came back", where=where,
+        why=f"asked for bytes {offset}-{offset + length - 1}, got '{found}' with {size} bytes declared",
+        next_step="check what answers there: a proxy that knows no ranges?",
+    )  # fmt: skip
+
+
+def open_pieces(path: Path, offset: int, length: int, buffer: memoryview) -> Iterator[memoryview]:
+    """A range of a file, a buffer at a time. Fewer bytes come when the file is shorter."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while length:
+            count = file.readinto(buffer[: min(len(buffer), length)])
+            if not count:
+                return
+            length -= count
+            yield buffer[:count]
+
+
+def _read_some(response: http.client.HTTPResponse, room: memoryview) -> int:
+    """One read of what is there, straight into the buffer; chunked bodies go the library's way."""
+    if response.chunked:
+        return response.readinto(room)
+    return response.fp.readinto1(room)
+
+
+def _answer(request: Request, response: http.client.HTTPResponse, body: bytes) -> Answer:
+    headers: dict[str, str] = {}
+    for name, value in response.getheaders():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value  # two challenges, for example
+    return Answer(response.status, headers, body, request.url)
+
+
+def _early_answer(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    try:
+        return connection.getresponse()
+    except (http.client.HTTPException, OSError):
+        raise CutOff("it closed the connection while it was sent something") from None
+
+
+def _target(url: str, connection: http.client.HTTPConnection) -> str:
+    """What stands in the request line: a path, or the whole address for a proxy."""
+    parts = urlsplit(url)
+    if getattr(connection, "through_proxy", False):
+        return url
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _proxy_for(scheme: str, netloc: str) -> str:
+    """Host and port of the environment's proxy; a proxy never sees requests to this machine."""
+    if is_loopback(f"{scheme}://{netloc}") or proxy_bypass(netloc):
+        return ""
+    return urlsplit(getproxies().get(scheme, "")).netloc.rpartition("@")[2]
+
+
+def _redirected(request: Request, location: str) -> Request:
+    """The request that a redirect leads to; who we are stays with the host that knows us."""
+    try:
+        url = urljoin(request.url, location)
+        old, new = urlsplit(request.url), urlsplit(url)
+        _ = new.port  # says whether it is one
+    except ValueError:
+        raise http.client.HTTPException("a redirect to what is no address") from None
+    if new.scheme not in {"http", "https"} or (old.scheme == "https" and new.scheme != "https"):
+        raise http.client.HTTPException("a redirect to where bytes are not protected")
+    if (old.scheme, old.netloc) == (new.scheme, new.netloc):
+        return Request(request.method, url, request.headers)
+    kept = {name: value for name, value in request.headers.items() if name.lower() in {"range", "user-agent", "accept"}}
+    return Request(request.method, url, kept)
+
+
+def _asked_pause(headers: Mapping[str, str]) -> float:
+    """Seconds of a Retry-After header, a number or a date; at most a minute."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return min(float(text), _LONGEST_ASKED)
+    with suppress(ValueError, TypeError):
+        return min(max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_ASKED)
+    return 0.0
+
+
+def _untrusted(where: str, error: ssl.SSLCertVerificationError) -> RemoteUnavailable:
+    return RemoteUnavailable(
+        "the certificate of the other side is not trusted", where=where, why=error.verify_message,
+        next_step="give its authority: --ca-bundle FILE",
+    )  # fmt: skip
