@@ -98,7 +98,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -107,7 +107,8 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let the disk have the names of a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -126,18 +127,31 @@ def remove_tree(folder: Path) -> None:
 def locked(path: Path, *, shared: bool = False, wait: bool = True, holder: str = "") -> Iterator[None]:
     """Hold a lock file as long as the block runs. The system frees it when the process ends, however it ends.
 
+    Who holds it may remove it.
+
     Raises:
         Conflict: somebody holds it and `wait` is false.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Conflict(f"another run holds {holder or path.name}", where=str(path)) from None
-        yield
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, kind)
+            except BlockingIOError:
+                raise Conflict(f"another run holds {holder or path.name}", where=str(path)) from None
+            if _is_at(path, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still is what its path names; who held its lock before may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import threading
 import time
-import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from modelberth.adapters.files import CHUNK_BYTES, OnBytes, disk_errors, ignore_bytes, locked, write_file
-from modelberth.base.errors import IntegrityError, UsageError
+from modelberth.adapters.files import OnBytes, disk_errors, ignore_bytes, locked, write_file
+from modelberth.adapters.hashing import PartHasher
+from modelberth.base.errors import BerthError, IntegrityError, UsageError
 from modelberth.checkpoint import safetensors
 from modelberth.checkpoint.config import CONFIG_NAME
 from modelberth.checkpoint.folder import Checkpoint, check_folder, is_weights, model_files
 from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES, FileEntry, FileManifest, parse_manifest
+
+_BUFFER_BYTES = 256 << 10
 
 
 def list_files(folder: Path) -> tuple[str, ...]:
@@ -61,16 +66,23 @@ def _check_link(path: Path, root: Path) -> None:
         )
 
 
-def read_checkpoint(folder: Path) -> tuple[tuple[str, ...], Checkpoint]:
+def read_checkpoint(
+    folder: Path, *, exclude: tuple[str, ...] = (), allow_pickle: bool = False
+) -> tuple[tuple[str, ...], Checkpoint]:
     """The files to deliver of a model folder, and what its config, headers and index say.
 
     Only headers are read, so a 48 GB model takes milliseconds.
+
+    Args:
+        folder: of the model.
+        exclude: shell patterns of paths that stay behind.
+        allow_pickle: let pickles pass.
 
     Raises:
         UsageError: config.json does not describe a model.
         IntegrityError: refused files, a lying header or index, no config, no weights.
     """
-    paths = model_files(list_files(folder))
+    paths = model_files(without(list_files(folder), exclude), allow_pickle=allow_pickle)
     with disk_errors(folder):
         headers = {path: _header(folder / path, path) for path in paths if is_weights(path)}
         config = (folder / CONFIG_NAME).read_bytes() if CONFIG_NAME in paths else None
@@ -80,6 +92,16 @@ def read_checkpoint(folder: Path) -> tuple[tuple[str, ...], Checkpoint]:
     except (IntegrityError, UsageError) as error:
         error.where = str(folder / error.where) if error.where else str(folder)
         raise
+
+
+def without(paths: Iterable[str], exclude: tuple[str, ...]) -> list[str]:
+    """The paths that no shell pattern matches, neither as a whole nor by their name or folder."""
+    return [path for path in paths if not any(_matches(path, pattern) for pattern in exclude)]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    name = path.rpartition("/")[2]
+    return fnmatchcase(path, pattern) or fnmatchcase(name, pattern) or path.startswith(pattern.rstrip("/") + "/")
 
 
 def _header(path: Path, name: str) -> safetensors.Header:
@@ -93,18 +115,19 @@ def _header(path: Path, name: str) -> safetensors.Header:
         raise
 
 
-def hash_file(path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> FileEntry:
-    """Read a file once for its SHA-256 and the CRC-32 of every part.
+def hash_file(path: Path, relative: str, on_bytes: OnBytes = ignore_bytes, part_bytes: int = PART_BYTES) -> FileEntry:
+    """Read a file once for its SHA-256 and the CRC-64/NVME of every part.
 
     Raises:
         IntegrityError: it changed while it was read.
     """
-    with disk_errors(path), path.open("rb") as file:
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    with disk_errors(path), path.open("rb", buffering=0) as file:
         before = os.fstat(file.fileno())
-        hasher = PartHasher()
-        while chunk := file.read(CHUNK_BYTES):
-            hasher.update(chunk)
-            on_bytes(len(chunk))
+        hasher = PartHasher(part_bytes)
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+            on_bytes(count)
             if hasher.size > before.st_size:
                 break  # it grows, perhaps faster than it can be read
         after = os.fstat(file.fileno())
@@ -113,52 +136,6 @@ def hash_file(path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> Fi
             "the file changed while it was read", where=str(path), next_step="wait for its writer to finish"
         )
     return hasher.entry(relative)
-
-
-class PartHasher:
-    """SHA-256 of a stream and CRC-32 of each of its parts, in one pass."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-        self._size = 0
-        self._crc = 0
-        self._done: list[str] = []
-
-    def update(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes."""
-        self._sha256.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            room = PART_BYTES - self._size % PART_BYTES
-            taken = view[:room]
-            self._crc = zlib.crc32(taken, self._crc)
-            self._size += len(taken)
-            view = view[room:]
-            if self._size % PART_BYTES == 0:
-                self._done.append(f"{self._crc:08x}")
-                self._crc = 0
-
-    def copy(self) -> PartHasher:
-        """A hasher that has taken the same bytes: a part that came wrong is taken again from here."""
-        other = PartHasher()
-        other._sha256, other._size, other._crc = self._sha256.copy(), self._size, self._crc
-        other._done = list(self._done)
-        return other
-
-    @property
-    def size(self) -> int:
-        """Bytes taken so far."""
-        return self._size
-
-    @property
-    def crcs(self) -> tuple[str, ...]:
-        """CRC-32 of every part begun, the last one perhaps not complete."""
-        partial = self._size % PART_BYTES or not self._done
-        return (*self._done, f"{self._crc:08x}") if partial else tuple(self._done)
-
-    def entry(self, path: str) -> FileEntry:
-        """The file entry of everything taken so far."""
-        return FileEntry(path, self._size, self._sha256.hexdigest(), self.crcs)
 
 
 def read_manifest(folder: Path) -> FileManifest | None:
@@ -184,6 +161,7 @@ class HashCache:
         self._path = path
         self._known = self._load()
         self._new: dict[str, dict[str, object]] = {}
+        self._lock = threading.Lock()
 
     def _load(self) -> dict[str, dict[str, object]]:
         try:
@@ -192,41 +170,71 @@ class HashCache:
             return {}
         return known if isinstance(known, dict) else {}
 
-    def entry(self, path: Path, relative: str, on_bytes: OnBytes = ignore_bytes) -> FileEntry:
-        """The entry of a file, hashed now or known from before."""
+    def entry(
+        self, path: Path, relative: str, on_bytes: OnBytes = ignore_bytes, part_bytes: int = PART_BYTES
+    ) -> FileEntry:
+        """The entry of a file, hashed now or known from before. Several threads may ask at a time."""
         with disk_errors(path):
-            key, stamp = str(path.resolve()), _stamp(path)
-        known = _known_entry(self._known.get(key), stamp, relative)
+            key, stamp = str(path.resolve()), file_stamp(path)
+        known = _known_entry(self._known.get(key), stamp, relative, part_bytes)
         if known:
             on_bytes(known.size)
             return known
-        entry = hash_file(path, relative, on_bytes)
-        settled = time.time_ns() - path.stat().st_mtime_ns > self._SETTLED_NS
-        if _stamp(path) == stamp and settled:
+        entry = hash_file(path, relative, on_bytes, part_bytes)
+        self.learn(path, entry, stamp, part_bytes)
+        return entry
+
+    def digest(self, path: Path, purpose: str, compute: Callable[[], str]) -> str:
+        """A digest that was made from a file for a purpose, made now or known from before."""
+        with disk_errors(path):
+            key, stamp = f"{path.resolve()} {purpose}", file_stamp(path)
+        match self._known.get(key):
+            case {"stamp": found, "digest": str(digest)} if found == stamp:
+                return digest
+        digest = compute()
+        with disk_errors(path):
+            settled = time.time_ns() - path.stat().st_mtime_ns > self._SETTLED_NS and file_stamp(path) == stamp
+        if settled:
+            with self._lock:
+                self._known[key] = self._new[key] = {"stamp": stamp, "digest": digest}
+        return digest
+
+    def learn(self, path: Path, entry: FileEntry, stamp: list[int], part_bytes: int) -> None:
+        """Keep the entry of a file that had this stamp when its bytes were read, if the file has settled."""
+        with disk_errors(path):
+            settled = time.time_ns() - path.stat().st_mtime_ns > self._SETTLED_NS
+            if not settled or file_stamp(path) != stamp:
+                return
+            key = str(path.resolve())
+        with self._lock:
             self._known[key] = self._new[key] = {
                 "stamp": stamp,
                 "size": entry.size,
                 "sha256": entry.sha256,
-                "crc32": list(entry.crc32),
+                "partBytes": part_bytes,
+                "crc64nvme": list(entry.crc64nvme),
             }
-        return entry
 
     def save(self) -> None:
         """Keep what is new for the next run, beside what other runs have kept meanwhile."""
         if self._new:
-            with locked(self._path.with_suffix(".lock")):
+            # Where nothing can be kept, a pod with a read-only root, the next run hashes again.
+            with suppress(BerthError), locked(self._path.with_suffix(".lock")):
                 write_file(self._path, json.dumps({**self._load(), **self._new}).encode())
             self._new = {}
 
 
-def _known_entry(known: object, stamp: list[int], relative: str) -> FileEntry | None:
+def _known_entry(known: object, stamp: list[int], relative: str, part_bytes: int) -> FileEntry | None:
     """An entry of the cache, if it is one and the file has not changed since."""
     match known:
-        case {"stamp": found, "size": int(size), "sha256": str(sha256), "crc32": [*crcs]} if found == stamp:
+        case {
+            "stamp": found, "size": int(size), "sha256": str(sha256), "partBytes": parts, "crc64nvme": [*crcs],
+        } if found == stamp and parts == part_bytes:  # fmt: skip
             return FileEntry(relative, size, sha256, tuple(str(crc) for crc in crcs))
     return None
 
 
-def _stamp(path: Path) -> list[int]:
+def file_stamp(path: Path) -> list[int]:
+    """What changes when a file's bytes do: size, modification time, inode, time of the last change of it."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]

@@ -12,13 +12,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx2
 from huggingface_hub import constants, errors, get_session, get_token
 
 from modelberth import __version__
+from modelberth.adapters.transport import Answer, Request, Sink, Wire, is_range, range_header, wrong_range
 from modelberth.base.errors import AuthError, BerthError, IntegrityError, RemoteUnavailable, UsageError
 from modelberth.spec.addresses import HubAddress
 
@@ -37,13 +39,16 @@ class HubRepository:
     Args:
         address: the repository and the branch, tag or commit; the default branch where it names none.
         endpoint: URL of the Hub; HF_ENDPOINT or the public one where it is empty.
+        stall_seconds: how long nothing may move before a connection is given up.
     """
 
-    def __init__(self, address: HubAddress, endpoint: str = "") -> None:
+    def __init__(self, address: HubAddress, endpoint: str = "", stall_seconds: float = 30.0) -> None:
         self._address = address
         self._endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._shown = _without_user(self._endpoint)
         self._commit = ""
+        self._sha256: dict[str, str] = {}
+        self._wire = Wire(verify=os.environ.get("REQUESTS_CA_BUNDLE") or True, stall_seconds=stall_seconds)
         self._lock = threading.Lock()
         self._transferred = 0
 
@@ -67,6 +72,7 @@ class HubRepository:
         try:
             answer = json.loads(content)
             commit, files = answer["sha"], {item["rfilename"]: item.get("size") for item in answer["siblings"]}
+            self._sha256 = {item["rfilename"]: _declared(item) for item in answer["siblings"]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise self._no_hub("its answer is not the description of a repository") from None
         if not isinstance(commit, str) or not re.fullmatch(r"[\w.-]+", commit, re.ASCII):
@@ -75,6 +81,57 @@ class HubRepository:
             raise self._no_hub("its answer does not say how large the files are")
         self._commit = commit
         return files
+
+    @property
+    def commit(self) -> str:
+        """The commit that everything is read from; known once `sizes` has asked."""
+        return self._commit
+
+    def sha256(self, path: str) -> str:
+        """The SHA-256 that the Hub declares of a file that `sizes` lists; empty for small files, which have none."""
+        return self._sha256.get(path, "")
+
+    def close(self) -> None:
+        """Give up the connections of `read_into`."""
+        self._wire.close()
+
+    def read_into(self, path: str, offset: int, length: int, sink: Sink) -> None:
+        """A range of a file into a sink; after a broken connection it goes on where it was.
+
+        Raises:
+            IntegrityError: the answer is another range, or shorter.
+            AuthError: the repository is gated, or the token is refused.
+            RemoteUnavailable, NotReady: no answer after retries, or one that is not the Hub's.
+        """
+        url, token, done = self._file_url(path), self._token(), 0
+        where = f"{self._where}/{path}"
+
+        def take(chunk: memoryview) -> None:
+            nonlocal done
+            if done + len(chunk) > length:
+                raise IntegrityError("the Hugging Face Hub sends more than it was asked for", where=where)
+            done += len(chunk)
+            sink(chunk)
+
+        def attempt() -> Answer:
+            at, left = offset + done, length - done
+            headers = {"User-Agent": f"modelberth/{__version__}", "Range": range_header(at, left)}
+            if token:
+                headers["Authorization"] = f"Bearer {token}"
+            return self._wire.get(Request("GET", url, headers), lambda answer: is_range(answer, at, left), take)
+
+        if length == 0:
+            return
+        answer = self._wire.patiently(attempt, where=where, what="the Hugging Face Hub")
+        if done == length:
+            return
+        if answer.is_page:
+            raise self._no_hub("it answers with a page where a file should be")
+        self._check(answer.status, answer.headers, path, bool(token))
+        raise wrong_range(answer, offset + done, length - done, where)
+
+    def _file_url(self, path: str) -> str:
+        return f"{self._endpoint}/{self._address.repository}/resolve/{self._commit}/{quote(path)}"
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """These bytes of a file that `sizes` lists.
@@ -86,9 +143,10 @@ class HubRepository:
         """
         if length == 0:
             return b""
-        url = f"{self._endpoint}/{self._address.repository}/resolve/{self._commit}/{quote(path)}"
-        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        return self._get(url, headers, path, lambda response: self._range(response, path, offset, length))
+        headers = {"Range": range_header(offset, length)}
+        return self._get(
+            self._file_url(path), headers, path, lambda response: self._range(response, path, offset, length)
+        )
 
     def _get(self, url: str, headers: dict[str, str], path: str, take: Callable[[httpx2.Response], bytes]) -> bytes:
         """One request, tried again while the Hub fails; `take` reads the answer."""
@@ -101,7 +159,7 @@ class HubRepository:
             try:
                 with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
                     if response.status_code not in _TRY_AGAIN or pause is None:
-                        self._check(response, path, bool(token))
+                        self._check(response.status_code, response.headers, path, bool(token))
                         return take(response)
             except errors.OfflineModeIsEnabled:
                 raise self._unavailable(
@@ -170,13 +228,20 @@ class HubRepository:
                 self._transferred += len(chunk)
             yield chunk
 
-    def _check(self, response: httpx2.Response, path: str, with_token: bool) -> None:
-        """Raise what a status means. The Hub says more in headers than in the status; the body is not read."""
-        status, code = response.status_code, response.headers.get("X-Error-Code", "")
+    def _check(self, status: int, headers: Mapping[str, str], path: str, with_token: bool) -> None:
+        """Raise what a status means. The Hub says more in headers than in the status; the body is not read.
+
+        Args:
+            status: of the answer.
+            headers: by lower-case name.
+            path: of the file; empty for the repository itself.
+            with_token: whether we said who we are.
+        """
+        code = headers.get("x-error-code", "")
         if status in {200, 206}:
             return
         if status in {401, 403}:
-            raise self._refused(code, response.headers.get("X-Error-Message", ""), with_token)
+            raise self._refused(code, headers.get("x-error-message", ""), with_token)
         if status == 429:
             step = "try again later" if with_token else "set HF_TOKEN: who is signed in may ask more often"
             raise self._unavailable(
@@ -188,7 +253,7 @@ class HubRepository:
             raise self._missing(f"{self._address.repository} has no revision '{self._address.revision}'")
         if code == "EntryNotFound" or (status == 404 and path and code != "RepoNotFound"):
             raise self._broken(path, "the file is listed and not there", f"status {status}")
-        if status == 404 and "text/html" in response.headers.get("Content-Type", "").lower():
+        if status == 404 and "text/html" in headers.get("content-type", "").lower():
             raise self._no_hub("it answers with a page, status 404")
         if status == 404:
             raise self._missing("there is no such repository on the Hugging Face Hub")
@@ -234,6 +299,13 @@ class HubRepository:
     def _unavailable(self, what: str, why: str, next_step: str = "") -> RemoteUnavailable:
         step = next_step or f"check the network, HF_ENDPOINT and proxies, or {_ELSEWHERE}"
         return RemoteUnavailable(what, where=self._where, why=why, next_step=step)
+
+
+def _declared(item: dict[str, Any]) -> str:
+    """The SHA-256 that a listing gives of a large file (LFS); empty where it gives none."""
+    lfs = item.get("lfs")
+    text = lfs.get("sha256") if isinstance(lfs, dict) else None
+    return text if isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) else ""
 
 
 def _without_user(url: str) -> str:

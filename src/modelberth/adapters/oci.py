@@ -10,17 +10,19 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from modelberth.adapters.files import CHUNK_BYTES, disk_errors, write_file, writing
+from modelberth.adapters.transport import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery import image
 from modelberth.delivery.image import Descriptor
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 MAX_DOCUMENT_BYTES = 64 << 20
+_BUFFER_BYTES = 256 << 10
 
 
 class Layout:
@@ -28,11 +30,15 @@ class Layout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.where = str(folder)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def tagged(self, tag: str) -> Descriptor | None:
-        """The manifest that a tag names, or None."""
+        """The manifest that a tag or a digest names, or None."""
         for item in self._index()["manifests"]:
-            if _tag(item) == tag:
+            if _tag(item) == tag or item["digest"] == tag:
                 return Descriptor(item["mediaType"], item["digest"], item["size"])
         return None
 
@@ -77,6 +83,15 @@ class Layout:
             arriving.replace(self._path(blob.digest))
         return blob
 
+    def write_stream(self, blob: Descriptor, fill: Callable[[Sink], None]) -> None:
+        """Store a blob whose digest is known; `fill` sends its bytes, and has checked them when it returns."""
+        with writing(self._path(blob.digest)) as file:
+
+            def sink(chunk: memoryview) -> None:
+                file.write(chunk)
+
+            fill(sink)
+
     def read_blob(self, blob: Descriptor) -> bytes:
         """A small blob's bytes.
 
@@ -86,6 +101,41 @@ class Layout:
         if blob.size > MAX_DOCUMENT_BYTES:
             raise IntegrityError("the blob is too large for a document", where=blob.digest)
         return b"".join(self.chunks(blob))
+
+    def read_manifest(self, reference: str) -> tuple[Descriptor, bytes]:
+        """The manifest of a tag, or of a digest, its digest checked.
+
+        Raises:
+            IntegrityError: there is none, or its bytes are not those of its digest.
+        """
+        blob = self.tagged(reference)
+        if blob is None:
+            raise IntegrityError(f"there is no image '{reference}'", where=str(self.folder))
+        return blob, self.read_blob(blob)
+
+    def stream_blob(self, blob: Descriptor, sink: Sink) -> None:
+        """A whole blob into a sink; its digest is checked after the last byte."""
+        for chunk in self.chunks(blob):
+            sink(memoryview(chunk))
+
+    def read_range(self, blob: Descriptor, offset: int, length: int, sink: Sink) -> None:
+        """A range of a blob into a sink; what it holds is for the caller to check.
+
+        Raises:
+            IntegrityError: the blob is not there, or shorter.
+        """
+        path = self._path(blob.digest)
+        if not path.is_file():
+            raise self._wrong(blob, "it is not there")
+        buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, length))))
+        with disk_errors(path), path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while length:
+                count = file.readinto(buffer[: min(len(buffer), length)])
+                if not count:
+                    raise self._wrong(blob, "its size is not the declared one")
+                sink(buffer[:count])
+                length -= count
 
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """A blob's bytes in pieces; the digest is checked after the last.
@@ -106,11 +156,10 @@ class Layout:
         if "sha256:" + hasher.hexdigest() != blob.digest:
             raise self._wrong(blob, "its bytes are not those of its digest")
 
-    def remove_unused(self) -> None:
-        """Remove blobs that no tag leads to: of images replaced since, and of builds that were killed.
+    def unused(self) -> tuple[str, ...]:
+        """Digests of blobs that no tag leads to: of images replaced since, and of builds that were killed.
 
-        Only for who holds the layout's lock. Nothing is removed where a manifest cannot be read: what it needs is
-        not known then.
+        None where a manifest cannot be read: what it needs is not known then.
         """
         used: set[str] = set()
         for item in self._index()["manifests"]:
@@ -118,11 +167,19 @@ class Layout:
             try:
                 blobs = image.blobs_of(self.read_blob(manifest))
             except IntegrityError:
-                return
-            used |= {digest.partition(":")[2] for digest in (manifest.digest, *blobs)}
-        for blob in self.folder.glob("blobs/sha256/*"):
-            if blob.name not in used:
-                blob.unlink(missing_ok=True)
+                return ()
+            used |= {blob.digest.partition(":")[2] for blob in (manifest, *blobs)}
+        return tuple(sorted(blob.name for blob in self.folder.glob("blobs/sha256/*") if blob.name not in used))
+
+    def remove_blob(self, name: str) -> None:
+        """Remove a blob by the name of its file."""
+        with disk_errors(self.folder):
+            (self.folder / "blobs" / "sha256" / name).unlink(missing_ok=True)
+
+    def remove_unused(self) -> None:
+        """Remove what `unused` finds. Only for who holds the layout's lock."""
+        for name in self.unused():
+            self.remove_blob(name)
 
     def _wrong(self, blob: Descriptor, why: str) -> IntegrityError:
         what = f"layer of {blob.path}" if blob.path else "blob"

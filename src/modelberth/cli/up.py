@@ -95,7 +95,7 @@ def command(
     first, named = _ports(ports)
     cache = parse_bytes(kv_cache) if kv_cache else None
     request = UpRequest(spec, state, engine, python, first, named, timeout, cache)
-    with display() as listener, bring_up(request, listener) as run:
+    with display("berth up") as listener, bring_up(request, listener) as run:
         listener.finish()
         show(run.report, form)
         if once or run.report.exit_code:

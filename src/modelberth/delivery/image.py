@@ -94,25 +94,62 @@ def _header(name: str, size: int, kind: bytes, mode: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def image_config(layers: tuple[Descriptor, ...], architecture: str = "amd64") -> bytes:
-    """The image's config blob. Weights run nowhere; `amd64` is what a node's pull asks for."""
-    document = {
-        "architecture": architecture,
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
-        "history": [{"created_by": f"berth modelcar: {layer.path}"} for layer in layers],
-    }
+@dataclass(frozen=True)
+class Base:
+    """The image that a model image stands on: what brings `sh`, `ln` and `sleep` for KServe's sidecar.
+
+    Attributes:
+        digest: of its manifest.
+        config: its config blob.
+        layers: its layers; they are copied as they are, compressed or not.
+    """
+
+    digest: str
+    config: bytes
+    layers: tuple[Descriptor, ...]
+
+
+def image_config(layers: tuple[Descriptor, ...], base: Base | None = None) -> bytes:
+    """The image's config blob. Without a base it runs nowhere; `amd64` is what a node's pull asks for.
+
+    Raises:
+        IntegrityError: the base's config is none.
+    """
+    document: dict[str, Any] = {"architecture": "amd64", "os": "linux", "config": {}, "history": []}
+    below: list[str] = []
+    if base is not None:
+        document, below = _base_config(base)
+    document["rootfs"] = {"type": "layers", "diff_ids": [*below, *(layer.digest for layer in layers)]}
+    document["history"] = [
+        *document.get("history", []), *({"created_by": f"berth modelcar: {layer.path}"} for layer in layers),
+    ]  # fmt: skip
     return _canonical(document)
 
 
-def image_manifest(config: Descriptor, layers: tuple[Descriptor, ...], annotations: dict[str, str]) -> bytes:
+def _base_config(base: Base) -> tuple[dict[str, Any], list[str]]:
+    """A base's config and the digests of its layers as they are unpacked."""
+    try:
+        document = json.loads(base.config)
+        below = document["rootfs"]["diff_ids"]
+        sound = isinstance(document, dict) and len(below) == len(base.layers)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound or not all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in below):
+        raise IntegrityError("the base image has no usable config", where=base.digest)
+    if not isinstance(document.get("history", []), list):
+        document["history"] = []
+    return document, below
+
+
+def image_manifest(
+    config: Descriptor, layers: tuple[Descriptor, ...], annotations: dict[str, str], base: Base | None = None
+) -> bytes:
     """The image's manifest blob; its digest is what deployments pin."""
     document = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
         "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
+        "layers": [layer.to_json() for layer in (*(base.layers if base else ()), *layers)],
         "annotations": dict(sorted(annotations.items())),
     }
     return _canonical(document)
@@ -129,13 +166,14 @@ def digest_of(content: bytes) -> str:
 
 
 def parse_image_manifest(content: bytes, where: str) -> tuple[Descriptor, ...]:
-    """The layers of an image that `berth` built, in order.
+    """The layers with model files of an image that `berth` built, in order; those of its base are left out.
 
     Raises:
         IntegrityError: not an image manifest, a layer of another kind, or a path that is unsafe or repeated.
     """
     try:
-        layers = tuple(_layer(item, where) for item in json.loads(content)["layers"])
+        items = json.loads(content)["layers"]
+        layers = tuple(_layer(item, where) for item in items if FILE_PATH in (item.get("annotations") or {}))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError("the image's manifest cannot be read", where=where) from error
     if len({layer.path for layer in layers}) != len(layers):
@@ -158,17 +196,67 @@ def _canonical(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def blobs_of(content: bytes) -> tuple[str, ...]:
-    """The digests of everything that an image manifest names: its config and its layers, whoever wrote it.
+def blobs_of(content: bytes) -> tuple[Descriptor, ...]:
+    """Everything that an image manifest names, whoever wrote it: its config first, then its layers.
 
     Raises:
         IntegrityError: it is no image manifest.
     """
     try:
         document = json.loads(content)
-        return tuple(str(item["digest"]) for item in (document["config"], *document["layers"]))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return tuple(_descriptor(item) for item in (document["config"], *document["layers"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError("the image's manifest cannot be read", why="it names no config and layers") from error
+
+
+def _descriptor(item: Any) -> Descriptor:
+    kind, digest, size = item["mediaType"], item["digest"], item["size"]
+    if not isinstance(kind, str) or type(size) is not int or size < 0 or not _DIGEST.fullmatch(digest):
+        raise ValueError("no descriptor")
+    return Descriptor(kind, digest, size, str((item.get("annotations") or {}).get(FILE_PATH, "")))
+
+
+def platform_manifest(content: bytes, architecture: str, where: str) -> Descriptor | None:
+    """The image of an index for linux and an architecture; None where the document is no index.
+
+    Raises:
+        IntegrityError: the index has no such image.
+    """
+    try:
+        document = json.loads(content)
+        items = document.get("manifests")
+        if not isinstance(items, list):
+            return None
+        for item in items:
+            platform = item.get("platform") or {} if isinstance(item, dict) else {}
+            if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
+                return _descriptor(item)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise IntegrityError("the image's manifest cannot be read", where=where) from error
+    raise IntegrityError(f"the image is not there for linux/{architecture}", where=where)
+
+
+def layer_piece(entry: FileEntry, offset: int, length: int) -> tuple[bytes, int, int, bytes]:
+    """What a range of a file's layer is made of.
+
+    Args:
+        entry: the file.
+        offset: of the range in the layer.
+        length: of the range.
+
+    Returns:
+        Bytes of the head, then offset and length of the range of the file, then bytes of the tail.
+    """
+    head, tail = layer_head(entry), layer_tail(entry.size)
+    end = offset + length
+    begin_file, end_file = len(head), len(head) + entry.size
+    first, last = max(offset, begin_file), min(end, end_file)
+    return (
+        head[offset:end],
+        max(0, first - begin_file),
+        max(0, last - first),
+        tail[max(0, offset - end_file) : max(0, end - end_file)],
+    )
 
 
 def annotation(content: bytes, key: str) -> str:

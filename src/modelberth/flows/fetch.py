@@ -1,154 +1,272 @@
-"""Fetching: a delivery into a folder, every byte checked against the manifest of files before it has its name.
+"""Fetching: weights into a folder, every byte checked before a file has its name.
 
-A folder is complete when it holds the manifest; it is written last. A range of a file that comes wrong is
-fetched once more; if it stays wrong, that is an integrity error which names file and range.
+A folder is complete when it holds the manifest of files; it is written last. Until then files are called `.part`, and
+a run after a kill, of this process or of the machine, fetches only the parts that are missing or wrong. No file gets
+its name before all of them are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from modelberth.adapters.files import disk_errors, require_room, write_file, writing
-from modelberth.adapters.folder import HashCache, PartHasher, list_files, read_manifest
-from modelberth.adapters.oci import Layout
-from modelberth.adapters.s3 import S3Store
-from modelberth.base.errors import IntegrityError
+from modelberth.adapters.files import OnBytes, disk_errors, locked, require_room, write_file
+from modelberth.adapters.folder import HashCache, file_stamp, list_files, read_manifest
+from modelberth.base.errors import BerthError, Conflict, DoesNotFit, IntegrityError
 from modelberth.base.units import format_decimal
-from modelberth.delivery import image
-from modelberth.delivery.image import Descriptor
+from modelberth.delivery.journal import SentPart, begun_line, part_line, read_journal
 from modelberth.delivery.manifest import (
     BEGUN_PATH,
     MANIFEST_PATH,
-    MAX_MANIFEST_BYTES,
+    OWN_FOLDER,
+    Begun,
     FileEntry,
     FileManifest,
     Part,
-    parse_manifest,
-    parts,
+    parse_begun,
 )
-from modelberth.spec.addresses import S3Address
+from modelberth.flows.arrivals import Arrival
+from modelberth.flows.origins import Origin, is_known
+from modelberth.flows.parallel import Task, run_parallel
+from modelberth.flows.progress import OnFile, ignore_file
 
-OnBytes = Callable[[int], None]
-ReadRange = Callable[[int, int], Iterable[bytes]]
-_TRIES = 2
+JOURNAL_PATH = f"{OWN_FOLDER}journal.jsonl"
+LOCK_PATH = f"{OWN_FOLDER}lock"
+CONNECTIONS = 4
+_MARGIN = 1 << 20
 
 
-def manifest_in_s3(store: S3Store, address: S3Address) -> FileManifest:
-    """The manifest of a delivery in S3.
+@dataclass(frozen=True)
+class Fetched:
+    """What fetching did.
+
+    Attributes:
+        manifest: of the files that are now there.
+        changed: False when everything was there already.
+        bytes_moved: bytes received.
+    """
+
+    manifest: FileManifest
+    changed: bool
+    bytes_moved: int
+
+
+def fetch_to_folder(
+    origin: Origin, folder: Path, cache: HashCache, on_bytes: OnBytes, connections: int = CONNECTIONS,
+    on_file: OnFile = ignore_file,
+) -> Fetched:  # fmt: skip
+    """Bring all files of an origin into a folder, the manifest last.
+
+    Args:
+        origin: where they come from; closed when something fails.
+        folder: made where there is none. It may hold an earlier delivery, or the beginning of this one, nothing else.
+        cache: of hashes, for files that are there.
+        on_bytes: told of every byte that is there or has come.
+        connections: parts that are fetched at a time.
+        on_file: told of every file that is complete.
 
     Raises:
-        IntegrityError: there is none, so the delivery is not complete; or files are missing or too many.
+        IntegrityError: bytes came wrong twice, or a file is not the one declared; no file has its name then.
+        DoesNotFit: the disk is too small, or became full; nothing of this delivery stays then.
+        Conflict: the folder holds other files, or another fetch into it is under way.
     """
-    content = store.read(address.key(MANIFEST_PATH), MAX_MANIFEST_BYTES)
-    if content is None:
-        raise _incomplete(str(address))
-    manifest = parse_manifest(content, str(address) + MANIFEST_PATH)
-    expected = {address.key(entry.path): entry.size for entry in manifest.files}
-    present = store.sizes(address.prefix)
-    for own in (MANIFEST_PATH, BEGUN_PATH):
-        present.pop(address.key(own), None)
-    if present != expected:
-        different = sorted(key for key in expected.keys() | present.keys() if expected.get(key) != present.get(key))
-        raise IntegrityError(
-            "the files in the store are not those of its manifest",
-            where=str(address),
-            why=f"missing, extra or of another size: {', '.join(different[:5])}",
-        )
-    return manifest
+    with _folder_of_ours(folder):
+        return _FolderFetch(origin, folder, cache, on_bytes, on_file).run(connections)
 
 
-def fetch_from_s3(store: S3Store, address: S3Address, manifest: FileManifest, folder: Path, on_bytes: OnBytes) -> None:
-    """Download a delivery into a folder, the manifest last."""
-    require_room(folder, manifest.size)
-    for entry in manifest.files:
-        key = address.key(entry.path)
-
-        def read(offset: int, length: int, key: str = key) -> Iterable[bytes]:
-            return store.chunks(key, offset, length)
-
-        with writing(folder / entry.path) as file:
-            _fetch_file(entry, read, file, str(address) + entry.path, on_bytes)
-    write_file(folder / MANIFEST_PATH, manifest.to_json())
-
-
-def _fetch_file(entry: FileEntry, read: ReadRange, file: BinaryIO, where: str, on_bytes: OnBytes) -> None:
-    hasher = PartHasher()
-    for part in parts(entry):
-        hasher = _fetch_part(part, read, file, hasher, where)
-        on_bytes(part.length)
-    if hasher.entry(entry.path) != entry:
-        raise IntegrityError(
-            "a file is not the one that was shipped",
-            where=where,
-            why="its SHA-256 differs from the manifest's",
-        )
+@contextmanager
+def _folder_of_ours(folder: Path) -> Iterator[None]:
+    made = not folder.exists()
+    with disk_errors(folder):
+        (folder / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / LOCK_PATH, wait=False, holder="this folder: it is being fetched into"):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    (folder / LOCK_PATH).unlink()  # only while we hold it: it may be another's
+    finally:
+        for place in (folder / OWN_FOLDER, folder) if made else (folder / OWN_FOLDER,):
+            with suppress(OSError):  # only when nothing is in it
+                place.rmdir()
 
 
-def _fetch_part(part: Part, read: ReadRange, file: BinaryIO, before: PartHasher, where: str) -> PartHasher:
-    for _ in range(_TRIES):
-        file.seek(part.offset)
-        hasher = before.copy()
-        for chunk in read(part.offset, part.length):
-            file.write(chunk)
-            hasher.update(chunk)
-        if hasher.size == part.offset + part.length and hasher.crcs[part.number] == part.crc32:
-            return hasher
-    last = part.offset + part.length - 1
-    raise IntegrityError(
-        "bytes came wrong twice", where=f"{where} bytes {part.offset:,} to {last:,}",
-        why=f"their CRC-32 is not the manifest's {part.crc32}", next_step="ship the model again; nothing was started",
-    )  # fmt: skip
+class _FolderFetch:
+    """One fetch into one folder, whose lock is held."""
 
+    def __init__(self, origin: Origin, folder: Path, cache: HashCache, on_bytes: OnBytes, on_file: OnFile) -> None:
+        self._origin, self._folder, self._cache = origin, folder, cache
+        self._on_bytes, self._on_file = on_bytes, on_file
+        self._arrivals: list[Arrival] = []
+        self._there: list[FileEntry] = []
+        self._moved = 0
+        self._journal: BinaryIO | None = None
 
-def manifest_in_image(layout: Layout, tag: str) -> tuple[FileManifest, dict[str, Descriptor]]:
-    """The manifest of files in a model image, and the layer of each file by path.
+    def run(self, connections: int) -> Fetched:
+        """Fetch what is missing."""
+        ours = self._ours()
+        known = FileManifest(self._origin.files, self._origin.part_bytes) if is_known(self._origin.files) else None
+        if known is not None and is_complete(self._folder, known, self._cache):
+            self._on_bytes(known.size)
+            return Fetched(known, changed=False, bytes_moved=0)
+        try:
+            self._prepare(ours)
+            run_parallel(self._next, min(connections, self._open_parts()), self._origin.stop)
+            return self._settle()
+        except DoesNotFit:
+            self._remove_all()
+            raise
+        finally:
+            for arrival in self._arrivals:
+                arrival.close()
+            if self._journal:
+                self._journal.close()
 
-    Raises:
-        IntegrityError: no such image, or its layers are not those of its files.
-    """
-    tagged = layout.tagged(tag)
-    if tagged is None:
-        raise _incomplete(f"{layout.folder} tag {tag}")
-    layers = {layer.path: layer for layer in image.parse_image_manifest(layout.read_blob(tagged), tagged.digest)}
-    own = layers.pop(MANIFEST_PATH, None)
-    if own is None:
-        raise _incomplete(f"{layout.folder} tag {tag}")
-    manifest = parse_manifest(image.file_in_layer(layout.read_blob(own), MANIFEST_PATH), own.digest)
-    if {entry.path for entry in manifest.files} != set(layers):
-        raise IntegrityError("the image's layers are not the files of its manifest", where=tagged.digest)
-    return manifest, layers
+    # --- what is there -----------------------------------------------------------------------------------
 
+    def _ours(self) -> set[str]:
+        """Paths of the folder that belong to deliveries of ours; anything else is a conflict."""
+        before = read_manifest(self._folder)
+        begun = self._begun()
+        ours = {entry.path for entry in before.files} if before else set()
+        ours |= set(begun.paths) if begun else set()
+        wanted = {entry.path for entry in self._origin.files}
+        strangers = [
+            path
+            for path in list_files(self._folder)
+            if path.removesuffix(".part") not in ours and path not in ours and not path.startswith(OWN_FOLDER)
+        ]
+        if strangers:
+            raise Conflict(
+                "the folder holds other files", where=str(self._folder),
+                why=f"{strangers[0]} and {len(strangers) - 1} more", next_step="give an empty folder, or a new one",
+            )  # fmt: skip
+        return ours | wanted
 
-def fetch_from_image(
-    layout: Layout, manifest: FileManifest, layers: dict[str, Descriptor], folder: Path, on_bytes: OnBytes
-) -> None:
-    """Unpack a model image into a folder: layer digests and file hashes are checked, the manifest is written last."""
-    require_room(folder, manifest.size)
-    for entry in manifest.files:
-        with writing(folder / entry.path) as file:
-            hasher = PartHasher()
-            for chunk in _content(entry, layout.chunks(layers[entry.path])):
-                file.write(chunk)
-                hasher.update(chunk)
-                on_bytes(len(chunk))
-            if hasher.entry(entry.path) != entry:
-                raise IntegrityError(
-                    "a file is not the one that was packed", where=f"{layers[entry.path].digest} {entry.path}"
-                )
-    write_file(folder / MANIFEST_PATH, manifest.to_json())
+    def _begun(self) -> Begun | None:
+        path = self._folder / BEGUN_PATH
+        try:
+            return parse_begun(path.read_bytes(), str(path))
+        except (FileNotFoundError, IntegrityError):
+            return None
 
+    def _prepare(self, ours: set[str]) -> None:
+        """Decide what is kept, remove what is not wanted, and make the files that come."""
+        wanted = {entry.path for entry in self._origin.files}
+        write_file(self._folder / BEGUN_PATH, Begun(tuple(sorted(ours | wanted)), self._origin.where, True).to_json())
+        with disk_errors(self._folder):
+            (self._folder / MANIFEST_PATH).unlink(missing_ok=True)  # from here to the end this is no complete model
+            for path in sorted(ours - wanted):
+                for each in (path, path + ".part"):
+                    (self._folder / each).unlink(missing_ok=True)
+        recorded = self._open_journal()
+        for entry in self._origin.files:
+            found = self._found(entry)
+            if found is not None:
+                self._there.append(found)
+                self._on_bytes(entry.size)
+                self._on_file(entry.path)
+                continue
+            arrival = Arrival(entry, self._origin.part_bytes, self._folder / entry.path)
+            arrival.keep(recorded.get(entry.path, {}), self._on_bytes)
+            self._arrivals.append(arrival)
+        require_room(self._folder, sum(arrival.missing_bytes for arrival in self._arrivals) + _MARGIN)
+        for arrival in self._arrivals:
+            arrival.open()
+            if not arrival.pending:
+                arrival.catch_up()
 
-def _content(entry: FileEntry, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """A file's bytes out of its layer. All chunks are taken, because the digest is checked after the last."""
-    skip, remaining = len(image.layer_head(entry)), entry.size
-    for chunk in chunks:
-        body = chunk[skip : skip + remaining]
-        skip = max(0, skip - len(chunk))
-        remaining -= len(body)
-        if body:
-            yield body
+    def _found(self, entry: FileEntry) -> FileEntry | None:
+        """The entry of a file that is there under its name with exactly its bytes, or None."""
+        path = self._folder / entry.path
+        if not entry.sha256 or path.is_symlink() or not path.is_file() or path.stat().st_size != entry.size:
+            return None
+        found = self._cache.entry(path, entry.path, part_bytes=self._origin.part_bytes)
+        return found if found.sha256 == entry.sha256 and entry.crc64nvme in {(), found.crc64nvme} else None
+
+    def _open_journal(self) -> dict[str, dict[int, str]]:
+        """CRC-64/NVME by path and number, of parts that arrived before and whose checksum no manifest says."""
+        if is_known(self._origin.files):
+            return {}
+        path = self._folder / JOURNAL_PATH
+        content = path.read_bytes() if path.is_file() else b""
+        with disk_errors(path):
+            self._journal = path.open("ab", buffering=0)
+            if content and not content.endswith(b"\n"):
+                self._journal.write(b"\n")  # a kill has torn off the last line
+            known = read_journal(content).uploads
+            for entry in self._origin.files:
+                identity = self._origin.where
+                if entry.path not in known or known[entry.path].upload != identity:
+                    self._journal.write(begun_line(entry.path, identity))
+                    known.pop(entry.path, None)
+        return {
+            path: {number: part.crc64nvme for number, part in sent.parts.items()} for path, sent in known.items()
+        }  # fmt: skip
+
+    # --- what comes --------------------------------------------------------------------------------------
+
+    def _open_parts(self) -> int:
+        return max(1, sum(len(arrival.pending) for arrival in self._arrivals))
+
+    def _next(self) -> Task | None:
+        """The next part: of the file that fewest are busy with, so that each can be hashed in order."""
+        waiting = [arrival for arrival in self._arrivals if arrival.pending]
+        if not waiting:
+            return None
+        arrival = min(waiting, key=lambda each: each.active)
+        arrival.active += 1
+        return partial(self._receive, arrival, arrival.pending.pop(0))
+
+    def _receive(self, arrival: Arrival, part: Part) -> None:
+        try:
+            if arrival.receive(part, self._origin, self._count, self._record):
+                self._on_file(arrival.entry.path)
+        finally:
+            arrival.active -= 1
+
+    def _count(self, count: int) -> None:
+        self._moved += count
+        self._on_bytes(count)
+
+    def _record(self, path: str, number: int, crc: str) -> None:
+        if self._journal:
+            with disk_errors(self._folder / JOURNAL_PATH):
+                self._journal.write(part_line(path, number, SentPart(crc, "")))
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def _settle(self) -> Fetched:
+        entries = [*self._there, *(arrival.entry for arrival in self._arrivals)]
+        manifest = FileManifest(tuple(sorted(entries, key=lambda entry: entry.path)), self._origin.part_bytes)
+        for arrival in self._arrivals:
+            arrival.settle()
+            self._cache.learn(arrival.final, arrival.entry, file_stamp(arrival.final), manifest.part_bytes)
+        write_file(self._folder / MANIFEST_PATH, manifest.to_json())
+        self._forget()
+        self._cache.save()
+        return Fetched(manifest, changed=True, bytes_moved=self._moved)
+
+    def _forget(self) -> None:
+        with disk_errors(self._folder):
+            for path in (BEGUN_PATH, JOURNAL_PATH):
+                (self._folder / path).unlink(missing_ok=True)
+
+    def _remove_all(self) -> None:
+        """A full disk is not left full of halves."""
+        with suppress(BerthError, OSError):
+            for arrival in self._arrivals:
+                arrival.remove()
+            if not self._there:
+                self._forget()
+            for folder in sorted({arrival.path.parent for arrival in self._arrivals} - {self._folder}, reverse=True):
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def is_complete(folder: Path, manifest: FileManifest, cache: HashCache) -> bool:
@@ -158,16 +276,19 @@ def is_complete(folder: Path, manifest: FileManifest, cache: HashCache) -> bool:
         with disk_errors(folder):
             if not folder.is_dir() or read_manifest(folder) != manifest:
                 return False
-            if set(list_files(folder)) != expected | {MANIFEST_PATH}:
+            found = {path for path in list_files(folder) if not path.startswith(OWN_FOLDER)}
+            if found != expected:
                 return False
-            same = all(cache.entry(folder / entry.path, entry.path) == entry for entry in manifest.files)
+            entry = partial(cache.entry, part_bytes=manifest.part_bytes)
+            same = all(entry(folder / each.path, each.path) == each for each in manifest.files)
     except IntegrityError:
         return False  # a manifest that is none, or links where files should be: it is fetched anew
     cache.save()
     return same
 
 
-def _incomplete(where: str) -> IntegrityError:
+def incomplete(where: str) -> IntegrityError:
+    """The error for a place without the mark of completeness."""
     return IntegrityError(
         "there is no complete delivery",
         where=where,

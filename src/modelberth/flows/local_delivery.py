@@ -20,16 +20,12 @@ from modelberth.adapters.s3_server import S3Server, start_server
 from modelberth.base.errors import Conflict, DoesNotFit, IntegrityError, RemoteUnavailable, UsageError
 from modelberth.base.units import MIB, format_decimal
 from modelberth.delivery.manifest import MANIFEST_PATH, FileManifest
-from modelberth.flows.fetch import (
-    fetch_from_image,
-    fetch_from_s3,
-    is_complete,
-    manifest_in_image,
-    manifest_in_s3,
-    summary,
-)
+from modelberth.flows.deliveries import open_s3_delivery
+from modelberth.flows.fetch import fetch_to_folder, is_complete, summary
+from modelberth.flows.images import build_image, open_image
+from modelberth.flows.origins import FolderOrigin, Origin
 from modelberth.flows.progress import Listener, Note
-from modelberth.flows.ship import Shipped, build_image, ship_to_s3
+from modelberth.flows.ship import ShipOptions, Shipped, ship_to_s3
 from modelberth.flows.source import Source, hash_source, open_source
 from modelberth.flows.stage_clock import Running, StageClock
 from modelberth.flows.state import StackFolder, State
@@ -128,20 +124,21 @@ class Delivery:
 
     def _ship(self, service: Service, source: Source, manifest: FileManifest, stage: Running) -> Shipped:
         if isinstance(service.weights, S3Address):
-            return ship_to_s3(source, manifest, self._store(service.weights.bucket), service.weights, stage.moved)
-        return build_image(source, manifest, self._layout(), _tag(service.weights), stage.moved)
+            store, options = self._store(service.weights.bucket), ShipOptions(journals=self._stack.root / "journals")
+            return ship_to_s3(
+                FolderOrigin(source.folder, manifest), store, service.weights, stage.moved, options
+            )  # fmt: skip
+        return build_image(FolderOrigin(source.folder, manifest), self._layout(), _tag(service.weights), stage.moved)
 
     def _fetch(self, service: Service, folder: Path, stage: Running) -> None:
         """Into a fresh folder beside the final one, which gets its name when it is complete."""
         arriving = folder.with_name(folder.name + ".arriving")
-        remove_tree(arriving)
         remove_tree(folder)  # of the same content and damaged, else it would have been complete
         if isinstance(service.weights, S3Address):
-            store = self._store(service.weights.bucket)
-            fetch_from_s3(store, service.weights, manifest_in_s3(store, service.weights), arriving, stage.moved)
+            origin: Origin = open_s3_delivery(self._store(service.weights.bucket), service.weights)
         else:
-            manifest, layers = manifest_in_image(self._layout(), _tag(service.weights))
-            fetch_from_image(self._layout(), manifest, layers, arriving, stage.moved)
+            origin = open_image(self._layout(), _tag(service.weights), str(service.weights))
+        fetch_to_folder(origin, arriving, self._cache, stage.moved)
         arriving.rename(folder)
 
     def _layout(self) -> Layout:

@@ -32,14 +32,14 @@ from modelberth.checkpoint.safetensors import (
     header_length,
     parse_header,
 )
-from modelberth.flows.shelves import MAX_FILES, BucketShelf, FolderShelf, Shelf
+from modelberth.flows.shelves import MAX_FILES, BucketShelf, FolderShelf, OriginShelf, Shelf
 from modelberth.sizing.model import Model, model_of
 from modelberth.spec.addresses import HubAddress, OciAddress, S3Address, parse_source
 
 MAX_CONFIG_BYTES = 10_000_000
 _PARALLEL = 8
 _LEAST_GUESS, _MOST_GUESS = 16 << 10, 256 << 10
-_FORMS = "a folder, a config.json, s3://bucket/prefix/, hf://owner/name[@revision] or owner/name[@revision]"
+_FORMS = "a folder, a config.json, s3://bucket/prefix/, oci://registry/name:tag or hf://owner/name[@revision]"
 _T = TypeVar("_T")
 
 
@@ -49,7 +49,7 @@ class ModelSource:
 
     Attributes:
         name: as shown to people.
-        kind: `folder`, `config`, `s3` or `hub`.
+        kind: `folder`, `config`, `s3`, `oci` or `hub`.
         model: its shape and tensors.
         transferred: bytes of files read from a remote, and of the Hub's list of them; 0 for local ones.
         image_bytes: bytes of all files that a delivery would take; None where they are not at hand.
@@ -75,7 +75,7 @@ def read_model(text: str) -> ModelSource:
     if "://" in text:
         address = parse_source(text)
         if isinstance(address, OciAddress):
-            raise UsageError("models in oci:// are not read yet", where=str(address), next_step=f"give {_FORMS}")
+            return _from_image(address)
         return _from_s3(address) if isinstance(address, S3Address) else _from_hub(_hub(address))
     mode = _mode(text)
     if mode is None:
@@ -174,6 +174,13 @@ def _from_s3(address: S3Address) -> ModelSource:
         store.close()
 
 
+def _from_image(address: OciAddress) -> ModelSource:
+    from modelberth.flows.places import PlaceOptions, Places  # which need what is here; a folder needs no registry
+
+    with Places(PlaceOptions()) as places:
+        return _collect(str(address), "oci", OriginShelf(places.remote_origin(address, marked=True)))
+
+
 def _from_hub(address: HubAddress) -> ModelSource:
     from modelberth.adapters.huggingface import HubRepository  # a folder needs no Hub
 
@@ -184,8 +191,24 @@ def _from_hub(address: HubAddress) -> ModelSource:
 
 
 def _collect(name: str, kind: str, shelf: Shelf) -> ModelSource:
-    """Config, headers and index of a shelf, checked against each other."""
+    """The model on a shelf."""
     sizes = shelf.sizes()
+    model, headers = check_shelf(name, shelf, sizes)
+    return ModelSource(name, kind, model, shelf.transferred, _image_bytes(sizes) if headers else None)
+
+
+def check_shelf(name: str, shelf: Shelf, sizes: Mapping[str, int]) -> tuple[Model, dict[str, Header]]:
+    """Config, headers and index of a shelf, checked against each other; nothing else is read.
+
+    Args:
+        name: of the model, for messages.
+        shelf: where its files are.
+        sizes: of the files that count, by path.
+
+    Raises:
+        UsageError: there is no config.json, or it does not describe a model.
+        IntegrityError: a header or an index that lies, or shards without an index.
+    """
     if CONFIG_NAME not in sizes:
         raise _no_config(name, sizes)
     config = _small(shelf, name, CONFIG_NAME, sizes)
@@ -195,8 +218,7 @@ def _collect(name: str, kind: str, shelf: Shelf) -> ModelSource:
         # Engines load what lies beside config.json; weights in folders below belong to something else.
         weights = model_files(path for path in sizes if is_weights(path) and "/" not in path)
         headers = _read_headers(shelf, sizes, weights)
-    model = model_of(shape, headers)
-    return ModelSource(name, kind, model, shelf.transferred, _image_bytes(sizes) if headers else None)
+    return model_of(shape, headers), headers
 
 
 def _read_headers(shelf: Shelf, sizes: Mapping[str, int], weights: tuple[str, ...]) -> dict[str, Header]:

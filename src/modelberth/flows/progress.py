@@ -27,12 +27,17 @@ class StageEnded:
 
 @dataclass(frozen=True)
 class BytesMoved:
-    """`done` of `total` bytes of a service's stage have been moved or read."""
+    """`done` of `total` bytes of a service's stage have been moved or read, and `files` of `all_files` files with them.
+
+    `all_files` is 0 where files are not counted.
+    """
 
     service: str
     stage: str
     done: int
     total: int
+    files: int = 0
+    all_files: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class Note:
 
 Event = StageBegun | StageEnded | BytesMoved | Note
 Listener = Callable[[Event], None]
+
+
+OnFile = Callable[[str], None]
+"""Told the path of every file that is complete."""
+
+
+def ignore_file(_path: str) -> None:
+    """An `OnFile` that does nothing."""
 
 
 def silent(_event: Event) -> None:

@@ -20,6 +20,7 @@ from modelberth.spec.addresses import S3Address
 
 if TYPE_CHECKING:
     from modelberth.adapters.s3 import S3Store
+    from modelberth.flows.origins import Origin
 
 MAX_FILES = 10_000
 """Files below a folder or prefix beyond which it is not one model."""
@@ -88,6 +89,31 @@ class FolderShelf:
         return content
 
 
+class OriginShelf:
+    """The files of a delivery: of an image, or of anything else that is an origin."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._lock = threading.Lock()
+        self.transferred = 0
+
+    def sizes(self) -> dict[str, int]:
+        """Sizes by the manifest of files."""
+        return {entry.path: entry.size for entry in self._origin.files}
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """Exactly these bytes, or an IntegrityError."""
+        content = bytearray()
+
+        def take(chunk: memoryview) -> None:
+            content.extend(chunk)
+            with self._lock:
+                self.transferred += len(chunk)
+
+        self._origin.read(path, offset, length, take)
+        return bytes(content)
+
+
 def _raise(error: OSError) -> None:
     raise error
 
@@ -129,15 +155,11 @@ class BucketShelf:
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Exactly these bytes, or an IntegrityError."""
         content = bytearray()
-        for chunk in self._store.chunks(self._address.key(path), offset, length):
-            content += chunk
+
+        def take(chunk: memoryview) -> None:
+            content.extend(chunk)
             with self._lock:
                 self.transferred += len(chunk)
-            if len(content) > length:
-                break
-        if len(content) != length:
-            raise IntegrityError(
-                "the store sent another number of bytes than asked", where=f"{self._address}{path}",
-                why=f"asked for {length:,}, got {len(content):,} or more",
-            )  # fmt: skip
+
+        self._store.get_range(self._address.key(path), offset, length, take)
         return bytes(content)

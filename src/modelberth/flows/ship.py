@@ -1,36 +1,44 @@
-"""Shipping: a checked source into an S3 prefix, or into a model image of an OCI layout.
+"""Shipping into an S3 prefix: the manifest of files last, and after a kill only what is missing.
 
-Both write the manifest of files last. A destination that holds the same manifest, with every file of the
-declared size, is left as it is: "unchanged".
+What is in the prefix goes through four states, so that a reader is never shown a half of a delivery as a whole, and a
+file that is there is known to be this delivery's:
+
+    begun, not cleared    `begun.json` names every file that is ours; the old manifest may still be there
+    cleared               files of the old delivery that will be replaced are gone, and so is the old manifest
+    filled                file by file; an object appears whole or not at all
+    marked                the manifest is written, `begun.json` removed
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from modelberth.adapters.files import CHUNK_BYTES, disk_errors
-from modelberth.adapters.folder import PartHasher
-from modelberth.adapters.oci import Layout
+from modelberth.adapters.files import OnBytes, locked
 from modelberth.adapters.s3 import S3Store
 from modelberth.base.errors import Conflict, IntegrityError
-from modelberth.delivery import image
-from modelberth.delivery.image import Descriptor
 from modelberth.delivery.manifest import (
     BEGUN_PATH,
     MANIFEST_PATH,
     MAX_MANIFEST_BYTES,
-    PART_BYTES,
+    Begun,
     FileEntry,
     FileManifest,
+    parse_begun,
     parse_manifest,
 )
-from modelberth.flows.source import Source
+from modelberth.flows.claims import Claim, claimed, is_beside
+from modelberth.flows.origins import Origin, is_known
+from modelberth.flows.progress import OnFile, ignore_file
+from modelberth.flows.s3_upload import Uploader
 from modelberth.spec.addresses import S3Address
 
-MANIFEST_DIGEST = "dev.modelberth.manifest.sha256"
-OnBytes = Callable[[int], None]
+CONNECTIONS = 4
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -38,59 +46,116 @@ class Shipped:
     """What shipping did.
 
     Attributes:
-        digest: of the manifest of files (S3), or of the image manifest that deployments pin (OCI).
+        digest: of the manifest of files (S3, folder), or of the image manifest that deployments pin (OCI).
         changed: False when everything was there already.
         bytes_moved: bytes written to the destination.
+        manifest: of the files that are now there.
     """
 
     digest: str
     changed: bool
     bytes_moved: int
+    manifest: FileManifest
+
+
+@dataclass(frozen=True)
+class ShipOptions:
+    """How to ship.
+
+    Attributes:
+        connections: parts that are sent at a time.
+        journals: folder of the journals; None: a kill costs the files that were under way.
+        workspace: folder for the parts of remote sources on their way.
+        on_file: told of every file that is complete.
+    """
+
+    connections: int = CONNECTIONS
+    journals: Path | None = None
+    workspace: Path | None = None
+    on_file: OnFile = ignore_file
+
+
+DEFAULTS = ShipOptions()
+
+
+@dataclass
+class _Prefix:
+    """What is below a prefix: both documents of ours, and the sizes of everything but claims."""
+
+    before: FileManifest | None
+    begun: Begun | None
+    present: dict[str, int]
 
 
 def ship_to_s3(
-    source: Source, manifest: FileManifest, store: S3Store, address: S3Address, on_bytes: OnBytes
+    origin: Origin, store: S3Store, address: S3Address, on_bytes: OnBytes, options: ShipOptions = DEFAULTS
 ) -> Shipped:
     """Upload what is missing, the manifest last.
 
     Raises:
-        Conflict: the prefix holds files that no manifest of ours names; the cluster would download them too.
-        IntegrityError: a source file changed under us.
+        Conflict: another ship to this prefix is under way, or the prefix holds files that no manifest of ours names:
+            the cluster would download them too. Nothing was changed.
+        IntegrityError: a source file changed under us, or came wrong twice.
     """
-    before, begun = _manifest_at(store, address, MANIFEST_PATH), _manifest_at(store, address, BEGUN_PATH)
-    present = store.sizes(address.prefix)
-    ours = {entry.path for known in (before, begun) if known for entry in known.files}
-    wanted = {entry.path for entry in manifest.files}
-    _refuse_strangers(address, present, ours | wanted)
-    if before == manifest and begun is None and _all_present(manifest, address, present):
-        return Shipped("sha256:" + manifest.digest, changed=False, bytes_moved=0)
-    for path in sorted(ours - wanted):
-        store.delete(address.key(path))
-    store.put(address.key(BEGUN_PATH), manifest.to_json())
-    if before is not None:
-        store.delete(address.key(MANIFEST_PATH))  # from here to the end this is no complete model
-    known = set(before.files) if before else set()
-    moved = 0
-    for entry in manifest.files:
-        if entry in known and present.get(address.key(entry.path)) == entry.size:
-            on_bytes(entry.size)
-            continue
-        _upload(source, entry, store, address.key(entry.path), on_bytes)
-        moved += entry.size
-    if not _all_present(manifest, address, store.sizes(address.prefix)):
-        raise IntegrityError(
-            "the store does not hold what was uploaded",
-            where=str(address),
-            next_step="run the same command again",
-        )
-    store.put(address.key(MANIFEST_PATH), manifest.to_json())
-    store.delete(address.key(BEGUN_PATH))
-    return Shipped("sha256:" + manifest.digest, changed=True, bytes_moved=moved)
+    there = _look(store, address, origin)
+    if _is_done(there, origin, address):
+        manifest = FileManifest(origin.files, origin.part_bytes)
+        return Shipped("sha256:" + manifest.digest, changed=False, bytes_moved=0, manifest=manifest)
+    with ExitStack() as stack:
+        journal = _journal_path(options.journals, store, address)
+        if journal is not None:
+            stack.enter_context(locked(journal.with_suffix(".lock"), wait=False, holder=f"the way to {address}"))
+        claim = stack.enter_context(claimed(store, address.prefix))
+        there = _look(store, address, origin)  # somebody may have shipped before we had the right to
+        return _fill(origin, store, address, there, claim, on_bytes, options, journal)
 
 
-def _manifest_at(store: S3Store, address: S3Address, path: str) -> FileManifest | None:
+def _fill(
+    origin: Origin, store: S3Store, address: S3Address, there: _Prefix, claim: Claim, on_bytes: OnBytes,
+    options: ShipOptions, journal: Path | None,
+) -> Shipped:  # fmt: skip
+    identity = _identity(origin)
+    kept = _clear(origin, store, address, there, identity)
+    with Uploader(origin, store, address, on_bytes, options.on_file, options.workspace, journal) as uploader:
+        entries = uploader.send_all(kept, options.connections)
+        manifest = FileManifest(entries, origin.part_bytes)
+        present = store.sizes(address.prefix)
+        if not _all_present(manifest, address, present):
+            raise IntegrityError(
+                "the store does not hold what was uploaded", where=str(address), next_step="run the same command again"
+            )
+        claim.require()
+        store.put(address.key(MANIFEST_PATH), manifest.to_json())
+        store.delete(address.key(BEGUN_PATH))
+        uploader.forget()
+    return Shipped("sha256:" + manifest.digest, changed=True, bytes_moved=uploader.moved, manifest=manifest)
+
+
+def _identity(origin: Origin) -> str:
+    """What is shipped, told apart: by its hashes, or by where it comes from where they are found on the way."""
+    if is_known(origin.files):
+        return FileManifest(origin.files, origin.part_bytes).digest
+    listed = "".join(f"{entry.path}\0{entry.size}\0{entry.sha256}\n" for entry in origin.files)
+    return f"{origin.where} {hashlib.sha256(listed.encode()).hexdigest()}"
+
+
+def _look(store: S3Store, address: S3Address, origin: Origin) -> _Prefix:
+    before = _document(store, address, MANIFEST_PATH, parse_manifest)
+    begun = _document(store, address, BEGUN_PATH, parse_begun)
+    present = {
+        key: size
+        for key, size in store.sizes(address.prefix).items()
+        if not is_beside(key.removeprefix(address.prefix))
+    }
+    ours = {entry.path for entry in before.files} if before else set()
+    ours |= set(begun.paths) if begun else set()
+    _refuse_strangers(address, present, ours | {entry.path for entry in origin.files})
+    return _Prefix(before, begun, present)
+
+
+def _document(store: S3Store, address: S3Address, path: str, parse: Callable[[bytes, str], _T]) -> _T | None:
     content = store.read(address.key(path), MAX_MANIFEST_BYTES)
-    return None if content is None else parse_manifest(content, str(address) + path)
+    return None if content is None else parse(content, str(address) + path)
 
 
 def _refuse_strangers(address: S3Address, present: Iterable[str], ours: set[str]) -> None:
@@ -103,94 +168,44 @@ def _refuse_strangers(address: S3Address, present: Iterable[str], ours: set[str]
         )  # fmt: skip
 
 
+def _is_done(there: _Prefix, origin: Origin, address: S3Address) -> bool:
+    if not is_known(origin.files) or there.before is None or there.begun is not None:
+        return False
+    manifest = FileManifest(origin.files, origin.part_bytes)
+    return there.before == manifest and _all_present(manifest, address, there.present)
+
+
 def _all_present(manifest: FileManifest, address: S3Address, present: dict[str, int]) -> bool:
     return all(present.get(address.key(entry.path)) == entry.size for entry in manifest.files)
 
 
-def _upload(source: Source, entry: FileEntry, store: S3Store, key: str, on_bytes: OnBytes) -> None:
-    """One file, part by part; what is sent is compared with the manifest as it goes."""
-    with disk_errors(source.folder / entry.path), (source.folder / entry.path).open("rb") as file:
-        if entry.size <= PART_BYTES:
-            content = file.read()
-            _check_sent(entry, _hashed([content]), source.folder)
-            store.put(key, content)
-            on_bytes(entry.size)
-            return
-        hasher = PartHasher()
-        with store.upload(key) as upload:
-            while part := file.read(PART_BYTES):
-                hasher.update(part)
-                if hasher.size > entry.size:
-                    break  # it grows, perhaps faster than it can be sent
-                upload.send(part)
-                on_bytes(len(part))
-            _check_sent(entry, hasher, source.folder)
-
-
-def _hashed(chunks: Iterable[bytes]) -> PartHasher:
-    hasher = PartHasher()
-    for chunk in chunks:
-        hasher.update(chunk)
-    return hasher
-
-
-def _check_sent(entry: FileEntry, sent: PartHasher, folder: Path) -> None:
-    if sent.entry(entry.path) != entry:
-        raise IntegrityError(
-            "a file changed while it was shipped",
-            where=str(folder / entry.path),
-            next_step="wait for its writer to finish, then ship again",
-        )
-
-
-# --- into a model image --------------------------------------------------------------------------------
-
-
-def build_image(source: Source, manifest: FileManifest, layout: Layout, tag: str, on_bytes: OnBytes) -> Shipped:
-    """Build a model image: one deterministic layer a file, the manifest of files as the last layer.
-
-    Args:
-        source: the checked folder.
-        manifest: of its files.
-        layout: where the image goes; layers that it has are not written again.
-        tag: name of the image in the layout.
-        on_bytes: told of every byte written.
-    """
-    known = layout.tagged(tag)
-    if known and _is_same(layout, known, manifest):
-        return Shipped(known.digest, changed=False, bytes_moved=0)
-    layers = [
-        layout.write_layer(_layer(source.folder / entry.path, entry, on_bytes), entry.path) for entry in manifest.files
+def _clear(origin: Origin, store: S3Store, address: S3Address, there: _Prefix, identity: str) -> list[FileEntry]:
+    """Remove what will be replaced. Returns the files that are there and stay."""
+    wanted = {entry.path: entry for entry in origin.files}
+    if there.begun is not None and there.begun.cleared and there.begun.identity == identity:
+        # Whatever is there was put there under this very manifest.
+        return [
+            entry for entry in origin.files if there.present.get(address.key(entry.path)) == entry.size
+        ]  # fmt: skip
+    before = set(there.before.files) if there.before else set()
+    kept = [
+        entry for entry in origin.files if entry in before and there.present.get(address.key(entry.path)) == entry.size
     ]
-    content = manifest.to_json()
-    own = _hashed([content]).entry(MANIFEST_PATH)
-    layers.append(layout.write_layer(iter([image.layer_head(own), content, image.layer_tail(own.size)]), MANIFEST_PATH))
-    config = layout.write_blob(image.CONFIG_TYPE, image.image_config(tuple(layers)))
-    document = image.image_manifest(config, tuple(layers), {MANIFEST_DIGEST: manifest.digest})
-    descriptor = layout.write_blob(image.MANIFEST_TYPE, document)
-    layout.set_tag(tag, descriptor)
-    layout.remove_unused()
-    return Shipped(descriptor.digest, changed=True, bytes_moved=sum(layer.size for layer in layers))
+    ours = {entry.path for entry in before} | (set(there.begun.paths) if there.begun else set())
+    paths = tuple(sorted(ours | set(wanted)))
+    store.put(address.key(BEGUN_PATH), Begun(paths, identity, cleared=False).to_json())
+    staying = {address.key(entry.path) for entry in kept}
+    for path in paths:
+        if address.key(path) in there.present and address.key(path) not in staying:
+            store.delete(address.key(path))
+    if there.before is not None:
+        store.delete(address.key(MANIFEST_PATH))  # from here to the end this is no complete model
+    store.put(address.key(BEGUN_PATH), Begun(tuple(sorted(wanted)), identity, cleared=True).to_json())
+    return kept
 
 
-def _is_same(layout: Layout, tagged: Descriptor, manifest: FileManifest) -> bool:
-    if not layout.has(tagged):
-        return False
-    content = layout.read_blob(tagged)
-    layers = image.parse_image_manifest(content, tagged.digest)
-    return image.annotation(content, MANIFEST_DIGEST) == manifest.digest and all(layout.has(layer) for layer in layers)
-
-
-def _layer(path: Path, entry: FileEntry, on_bytes: OnBytes) -> Iterator[bytes]:
-    """The tar of one file; the file's bytes are compared with the manifest as they go by."""
-    yield image.layer_head(entry)
-    hasher = PartHasher()
-    with disk_errors(path), path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            hasher.update(chunk)
-            on_bytes(len(chunk))
-            if hasher.size > entry.size:
-                break  # it grows, perhaps faster than it can be read
-            yield chunk
-    _check_sent(entry, hasher, path.parent)
-    yield image.layer_tail(entry.size)
+def _journal_path(folder: Path | None, store: S3Store, address: S3Address) -> Path | None:
+    if folder is None:
+        return None
+    name = hashlib.sha256(f"{store.where} {address}".encode()).hexdigest()[:16]
+    return folder / f"{name}.jsonl"

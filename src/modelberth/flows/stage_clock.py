@@ -29,15 +29,24 @@ class Running:
     outcome: str = ""
     _done: int = 0
     _total: int = 0
+    _files: int = 0
+    _all_files: int = 0
 
-    def expect(self, total: int) -> None:
-        """Say how many bytes this stage will move."""
-        self._total = total
+    def expect(self, total: int, files: int = 0) -> None:
+        """Say how many bytes this stage will move, and how many files, where they are counted."""
+        self._total, self._all_files = total, files
 
     def moved(self, count: int) -> None:
         """Say that `count` more bytes have been moved."""
         self._done += count
-        self.listener(BytesMoved(self.service, self.stage, self._done, self._total))
+        self.listener(
+            BytesMoved(self.service, self.stage, self._done, self._total, self._files, self._all_files)
+        )  # fmt: skip
+
+    def file_moved(self, _path: str) -> None:
+        """Say that one more file is complete."""
+        self._files += 1
+        self.moved(0)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 <state>/runtimes/<engine>-<version>/     engines that `berth runtime install` made
 <state>/cache/                           compiled kernels and hashes, safe to delete
+<state>/journals/                        uploads under way: what stores have confirmed
+<state>/workspace/                       parts on their way from one remote to another
 <state>/stacks/<name>-<id>/              one folder for each berth.yaml
     delivery.lock                        held while weights are shipped and fetched
     s3/<bucket>/...                      the embedded S3 server's objects, plain files
@@ -75,6 +77,16 @@ class State:
     def cache(self) -> Path:
         """Folder of what can be made again."""
         return self.root / "cache"
+
+    @property
+    def journals(self) -> Path:
+        """Folder of the journals of uploads under way."""
+        return self.root / "journals"
+
+    @property
+    def workspace(self) -> Path:
+        """Folder of parts on their way from one remote to another."""
+        return self.root / "workspace"
 
     @property
     def hashes(self) -> Path:

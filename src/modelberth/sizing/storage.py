@@ -8,6 +8,7 @@ ephemeral storage at every start. Sources: catalogue (storage.json), notes on CR
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelberth.base.units import MIB, format_decimal, format_seconds
@@ -33,6 +34,15 @@ class StorageAdvice:
     image_peak_bytes: int
     disk_bytes: int | None
     start_seconds: float
+
+
+def image_peak_bytes(layers: Sequence[int]) -> int:
+    """Disk of a node while an image of these layers is pulled: all of it unpacked, and the largest layers in flight.
+
+    A layer is written to a file as a whole before it is unpacked. Source: catalogue (storage.json, unpackedInFlight).
+    """
+    in_flight = load("storage")["unpackedInFlight"]["value"]
+    return sum(layers) + sum(sorted(layers, reverse=True)[:in_flight])
 
 
 def advise(image_bytes: int, disk_bytes: int | None) -> StorageAdvice:

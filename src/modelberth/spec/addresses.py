@@ -72,8 +72,20 @@ class FolderAddress:
         return self.path
 
 
+@dataclass(frozen=True)
+class LayoutAddress:
+    """`oci-layout:PATH:tag`: an image in an OCI image layout, a folder of this machine."""
+
+    path: str
+    tag: str
+
+    def __str__(self) -> str:
+        return f"oci-layout:{self.path}:{self.tag}"
+
+
 WeightsAddress = S3Address | OciAddress
 SourceAddress = S3Address | OciAddress | HubAddress | FolderAddress
+PlaceAddress = SourceAddress | LayoutAddress
 
 
 def parse_weights(text: str) -> WeightsAddress:
@@ -108,6 +120,20 @@ def parse_source(text: str) -> SourceAddress:
     if not text or "\0" in text:
         raise UsageError("a source folder needs a name")
     return FolderAddress(text)
+
+
+def parse_place(text: str) -> PlaceAddress:
+    """Where weights are, of all kinds: a folder, hf://, s3://, oci:// or oci-layout:PATH:tag.
+
+    Raises:
+        UsageError: an address that is malformed or of an unknown scheme.
+    """
+    if not text.startswith("oci-layout:"):
+        return parse_source(text)
+    path, separator, tag = text.removeprefix("oci-layout:").rpartition(":")
+    if not separator or not path or "\0" in path or not _TAG.fullmatch(tag):
+        raise UsageError(f"'{text}' is no image in a layout", why="expected oci-layout:PATH:tag")
+    return LayoutAddress(path, tag)
 
 
 def _shown(text: str) -> str:

@@ -1,0 +1,97 @@
+"""Where weights come from, as one thing: files of known sizes whose ranges can be read, by several threads at a time.
+
+folder            bytes on this machine; hashed before anything moves
+s3, image         a delivery of ours: its manifest says every hash
+hub, s3           files that somebody put there: sizes, perhaps SHA-256; hashed as they pass
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from modelberth.adapters.files import disk_errors
+from modelberth.adapters.s3 import S3Store
+from modelberth.adapters.transport import Sink
+from modelberth.base.errors import IntegrityError
+from modelberth.delivery.manifest import PART_BYTES, FileEntry, FileManifest
+from modelberth.spec.addresses import S3Address
+
+_BUFFER_BYTES = 256 << 10
+
+
+class Origin(Protocol):
+    """The files of one model and their bytes.
+
+    Attributes:
+        where: for messages.
+        files: what is known of each, sorted by path; without SHA-256 or part checksums where they are not known.
+        part_bytes: bytes of a part.
+    """
+
+    where: str
+    files: tuple[FileEntry, ...]
+    part_bytes: int
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files lie on this machine; None for a remote."""
+
+    def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
+        """A range of a file into a sink, in order.
+
+        Raises:
+            IntegrityError: it is not there, or comes as another range or length.
+        """
+
+    def stop(self) -> None:
+        """End what other threads read, and close."""
+
+
+def is_known(files: tuple[FileEntry, ...]) -> bool:
+    """Whether every hash of every file is known."""
+    return all(entry.sha256 and entry.crc64nvme for entry in files)
+
+
+class FolderOrigin:
+    """A folder of this machine whose files have been hashed."""
+
+    def __init__(self, folder: Path, manifest: FileManifest) -> None:
+        self.where, self.folder = str(folder), folder
+        self.files, self.part_bytes = manifest.files, manifest.part_bytes
+
+    def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
+        """A range of a file into a sink."""
+        place = self.folder / path
+        buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, length))))
+        with disk_errors(place), place.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while length:
+                count = file.readinto(buffer[: min(len(buffer), length)])
+                if not count:
+                    raise IntegrityError("the file became shorter while it was read", where=str(place))
+                sink(buffer[:count])
+                length -= count
+
+    def stop(self) -> None:
+        """Nothing is held."""
+
+
+class S3Origin:
+    """A prefix of an S3 bucket: a delivery of ours with its manifest, or files that somebody put there."""
+
+    folder = None
+
+    def __init__(
+        self, store: S3Store, address: S3Address, files: tuple[FileEntry, ...], part_bytes: int = PART_BYTES
+    ) -> None:
+        self._store, self._address = store, address
+        self.where, self.files, self.part_bytes = str(address), files, part_bytes
+
+    def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
+        """A range of an object into a sink."""
+        self._store.get_range(self._address.key(path), offset, length, sink)
+
+    def stop(self) -> None:
+        """Close the connections."""
+        self._store.close()
