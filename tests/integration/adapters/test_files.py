@@ -181,3 +181,31 @@ def test_an_error_frees_the_lock(tmp_path):
         raise ValueError("inside")
     with locked(tmp_path / "lock", wait=False):
         pass
+
+
+REMOVER = """
+import os, pathlib, sys
+from modelberth.adapters.files import locked
+folder = pathlib.Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(500):
+    with locked(folder / "lock"):
+        os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # fails while somebody else is inside
+        (folder / "inside").unlink()
+        (folder / "lock").unlink()
+print("done", flush=True)
+"""
+
+
+def test_a_lock_that_its_holder_removes_is_still_one_lock(script, tmp_path):
+    """Who has waited for the removed file does not hold the one that others make anew."""
+    removers = [script(REMOVER, tmp_path) for _ in range(3)]
+    for remover in removers:
+        assert remover.lines.next() == "ready"
+    for remover in removers:
+        remover.process.stdin.write("\n")
+        remover.process.stdin.flush()
+    for remover in removers:
+        assert remover.lines.rest() == "ready\ndone"
+    assert names(tmp_path) == []

@@ -6,15 +6,25 @@ import hashlib
 import json
 import os
 import socket
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
+from awscrt.checksums import crc64nvme
 
 from modelberth.adapters.files import write_file
-from modelberth.adapters.folder import HashCache, hash_file, list_files, read_checkpoint, read_manifest
+from modelberth.adapters.folder import (
+    HashCache,
+    file_stamp,
+    hash_file,
+    list_files,
+    read_checkpoint,
+    read_manifest,
+    without,
+)
 from modelberth.base.errors import IntegrityError, UsageError
-from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES
+from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES, FileEntry
 
 pytestmark = pytest.mark.integration
 
@@ -116,6 +126,49 @@ def test_links_in_a_circle(model):
     assert refused(folder).where == str(folder / "config.json")
 
 
+# --- what stays behind -------------------------------------------------------------------------------------
+
+FOUND = ("config.json", "model.safetensors", "deep/model.bin", "deep/er/model.bin", "deeper/notes.txt", "README.md")
+
+
+@pytest.mark.parametrize(("patterns", "left"), [
+    ((), FOUND),
+    (("README.md",), FOUND[:5]),
+    (("*.bin",), (*FOUND[:2], *FOUND[4:])),
+    (("model.bin",), (*FOUND[:2], *FOUND[4:])),
+    (("deep/*.bin",), (*FOUND[:2], *FOUND[4:])),
+    (("deep",), (*FOUND[:2], *FOUND[4:])),
+    (("deep/",), (*FOUND[:2], *FOUND[4:])),
+    (("deep/er",), (*FOUND[:3], *FOUND[4:])),
+    (("d*/*",), (*FOUND[:2], FOUND[5])),
+    (("model.*", "*.md"), ("config.json", "deeper/notes.txt")),
+    (("[!c]*",), ("config.json",)),
+    (("readme.md", "er", "eep/", "deep/e", "", "/", "./config.json"), FOUND),
+])  # fmt: skip
+def test_what_a_pattern_leaves_behind(patterns, left):
+    """A path, a name or a folder; letters count as they are written, and half a name is none."""
+    assert without(FOUND, patterns) == list(left)
+
+
+def test_a_pickle_is_left_behind_or_allowed(model):
+    folder = model("w4a16")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert "--exclude" in refused(folder).next_step
+    assert "pytorch_model.bin" not in read_checkpoint(folder, exclude=("*.bin",))[0]
+    assert "pytorch_model.bin" in read_checkpoint(folder, allow_pickle=True)[0]
+
+
+@pytest.mark.parametrize(("pattern", "what"), [
+    ("config.json", "there is no config.json"), ("*.safetensors", "there are no weights"),
+    ("model-00001*", "model.safetensors.index.json"), ("*.index.json", "model.safetensors.index.json is missing"),
+])  # fmt: skip
+def test_what_is_left_is_a_model_or_refused(model, pattern, what):
+    folder = model()
+    with pytest.raises(IntegrityError) as caught:
+        read_checkpoint(folder, exclude=(pattern,))
+    assert what in caught.value.what
+
+
 # --- links -------------------------------------------------------------------------------------------------
 
 
@@ -186,18 +239,19 @@ def test_files_are_listed_by_path(tmp_path):
 # --- hashes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part_bytes", [PART_BYTES, 5 * MIB])
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB + 3, PART_BYTES, PART_BYTES + 1])
-def test_the_hash_of_a_file(tmp_path, size):
+def test_the_hash_of_a_file(tmp_path, size, part_bytes):
     path, told = tmp_path / "file", []
     with path.open("wb") as file:
         file.write(os.urandom(min(size, 1000)))
         file.truncate(size)
-    entry = hash_file(path, "name", told.append)
+    entry = hash_file(path, "name", told.append, part_bytes)
     content = path.read_bytes()
-    parts = [content[start : start + PART_BYTES] for start in range(0, max(size, 1), PART_BYTES)]
+    parts = [content[start : start + part_bytes] for start in range(0, max(size, 1), part_bytes)]
     assert (entry.path, entry.size, sum(told)) == ("name", size, size)
     assert entry.sha256 == hashlib.sha256(content).hexdigest()
-    assert entry.crc32 == tuple(f"{zlib.crc32(part):08x}" for part in parts)
+    assert entry.crc64nvme == tuple(f"{crc64nvme(part):016x}" for part in parts)
 
 
 @pytest.mark.parametrize("change", ["append", "overwrite", "truncate"])
@@ -297,6 +351,159 @@ def test_a_damaged_cache_is_an_empty_one(settled_file, tmp_path, content):
     assert cache.entry(settled_file, "name") == hash_file(settled_file, "name")
     cache.save()
     assert entry_and_bytes_read(HashCache(tmp_path / "hashes.json"), settled_file)[1] < MIB
+
+
+def test_other_parts_are_hashed_anew(settled_file, tmp_path):
+    cache = HashCache(tmp_path / "hashes.json")
+    first = cache.entry(settled_file, "name")
+    before = bytes_read()
+    second = cache.entry(settled_file, "name", part_bytes=5 * MIB)
+    assert bytes_read() - before >= 9 * MIB
+    assert (len(first.crc64nvme), len(second.crc64nvme)) == (1, 2)
+    assert second == hash_file(settled_file, "name", part_bytes=5 * MIB)
+
+
+# --- what others have read ---------------------------------------------------------------------------------
+
+LEARNT = FileEntry("name", 9 * MIB, "5" * 64, ("1" * 16, "2" * 16))
+
+
+def test_a_file_whose_bytes_somebody_else_has_read_is_not_read_again(settled_file, tmp_path):
+    cache = HashCache(tmp_path / "hashes.json")
+    cache.learn(settled_file, LEARNT, file_stamp(settled_file), 5 * MIB)
+    cache.save()
+    for each in (cache, HashCache(tmp_path / "hashes.json")):
+        before = bytes_read()
+        assert each.entry(settled_file, "name", part_bytes=5 * MIB) == LEARNT
+        assert bytes_read() - before < MIB
+    assert cache.entry(settled_file, "name") == hash_file(settled_file, "name")  # parts of another size are not known
+
+
+@pytest.mark.parametrize("change", ["changed since", "just written"])
+def test_what_may_have_changed_since_is_not_learnt(settled_file, tmp_path, change):
+    cache = HashCache(tmp_path / "hashes.json")
+    stamp = file_stamp(settled_file)
+    if change == "just written":
+        settled_file.touch()
+        stamp = file_stamp(settled_file)
+    else:
+        settled_file.chmod(0o600)
+    cache.learn(settled_file, LEARNT, stamp, PART_BYTES)
+    assert cache.entry(settled_file, "name") == hash_file(settled_file, "name") != LEARNT
+
+
+# --- other digests of files --------------------------------------------------------------------------------
+
+
+class Compute:
+    """Something that makes a digest, and counts how often it had to."""
+
+    def __init__(self, digest="sha256:1", meanwhile=lambda: None):
+        self.digest, self.meanwhile, self.calls = digest, meanwhile, 0
+
+    def __call__(self):
+        self.calls += 1
+        self.meanwhile()
+        return self.digest
+
+
+def test_a_digest_is_made_once_for_a_purpose(settled_file, tmp_path):
+    cache, compute, other = HashCache(tmp_path / "hashes.json"), Compute(), Compute("sha256:2")
+    for _ in range(2):
+        assert cache.digest(settled_file, "layer a", compute) == "sha256:1"
+        assert cache.digest(settled_file, "layer b", other) == "sha256:2"
+    entry = cache.entry(settled_file, "name")  # under the same path, and nothing of it is disturbed
+    cache.save()
+    again = HashCache(tmp_path / "hashes.json")
+    assert again.digest(settled_file, "layer a", compute) == "sha256:1"
+    assert again.digest(settled_file, "layer b", other) == "sha256:2"
+    assert again.entry(settled_file, "name") == entry == hash_file(settled_file, "name")
+    assert (compute.calls, other.calls) == (1, 1)
+
+
+@pytest.mark.parametrize("when", ["afterwards", "meanwhile", "just before"])
+def test_a_digest_of_a_file_that_changes_is_made_again(settled_file, tmp_path, when):
+    cache, compute = HashCache(tmp_path / "hashes.json"), Compute()
+    if when == "just before":
+        settled_file.touch()
+    if when == "meanwhile":
+        compute.meanwhile = lambda: settled_file.chmod(0o600)
+    assert cache.digest(settled_file, "layer", compute) == "sha256:1"
+    compute.meanwhile = lambda: None
+    if when == "afterwards":
+        settled_file.chmod(0o600)
+    compute.digest = "sha256:2"
+    assert cache.digest(settled_file, "layer", compute) == "sha256:2"
+
+
+@pytest.mark.parametrize("known", [None, 5, [], {}, {"stamp": [1, 2, 3, 4], "digest": "x"}, {"digest": 5}])
+def test_a_damaged_digest_is_made_again(settled_file, tmp_path, known):
+    if isinstance(known, dict):
+        known = {"stamp": file_stamp(settled_file), **known}
+    (tmp_path / "hashes.json").write_text(json.dumps({f"{settled_file} layer": known}))
+    assert HashCache(tmp_path / "hashes.json").digest(settled_file, "layer", Compute()) == "sha256:1"
+
+
+def test_a_digest_of_what_is_not_there(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        HashCache(tmp_path / "hashes.json").digest(tmp_path / "nothing", "layer", Compute())
+    assert caught.value.where == str(tmp_path / "nothing")
+
+
+def test_an_error_on_the_way_to_a_digest_leaves_nothing_behind(settled_file, tmp_path):
+    cache, compute = HashCache(tmp_path / "hashes.json"), Compute()
+
+    def fail():
+        raise IntegrityError("it changed")
+
+    compute.meanwhile = fail
+    with pytest.raises(IntegrityError):
+        cache.digest(settled_file, "layer", compute)
+    compute.meanwhile = lambda: None
+    assert cache.digest(settled_file, "layer", compute) == "sha256:1"
+
+
+# --- at the same time --------------------------------------------------------------------------------------
+
+
+def test_threads_share_a_cache(tmp_path):
+    """Every thread asks for every file; all get the same, and all of it is known the next time."""
+    files = [tmp_path / f"file-{number:02}" for number in range(30)]
+    for file in files:
+        file.write_bytes(os.urandom(1000))
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+    cache, threads = HashCache(tmp_path / "hashes.json"), 6
+    barrier = Barrier(threads)
+
+    def ask(number):
+        barrier.wait()
+        order = files[number * 5 :] + files[: number * 5]
+        entries = {file.name: cache.entry(file, file.name) for file in order}
+        digests = {file.name: cache.digest(file, "layer", lambda file=file: f"of {file.name}") for file in order}
+        return entries, digests
+
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(ask, range(threads)))
+    expected = (
+        {file.name: hash_file(file, file.name) for file in files},
+        {file.name: f"of {file.name}" for file in files},
+    )
+    assert answers == [expected] * threads
+    cache.save()
+    again, told = HashCache(tmp_path / "hashes.json"), Compute("made anew")
+    before = bytes_read()
+    assert {file.name: again.entry(file, file.name) for file in files} == expected[0]
+    assert {file.name: again.digest(file, "layer", told) for file in files} == expected[1]
+    assert (told.calls, bytes_read() - before < 30_000) == (0, True)
+
+
+def test_where_nothing_can_be_kept_the_next_run_hashes_again(settled_file, tmp_path):
+    """A pod whose root is read-only."""
+    (tmp_path / "file").write_text("")
+    cache = HashCache(tmp_path / "file" / "hashes.json")
+    entry = cache.entry(settled_file, "name")
+    cache.save()
+    assert HashCache(tmp_path / "file" / "hashes.json").entry(settled_file, "name") == entry
 
 
 SAVER = """

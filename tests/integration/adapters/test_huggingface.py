@@ -69,9 +69,11 @@ class Hub:
                     self.close_connection = True
 
         self.url = serve(Handler).url
+        self.opened: list[HubRepository] = []
 
     def repository(self, revision: str = "") -> HubRepository:
-        return HubRepository(HubAddress("owner/name", revision), self.url)
+        self.opened.append(HubRepository(HubAddress("owner/name", revision), self.url))
+        return self.opened[-1]
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
@@ -81,13 +83,19 @@ class Hub:
 def hub(http_server):
     """Serve the listing, and a file by ranges; `fault(path, headers)` may answer instead."""
 
+    started: list[Hub] = []
+
     def start(fault=lambda path, headers: None) -> Hub:
         def answer(path, headers):
             return fault(path, headers) or sound(path, headers)
 
-        return Hub(http_server, answer)
+        started.append(Hub(http_server, answer))
+        return started[-1]
 
-    return start
+    yield start
+    for each in started:
+        for repository in each.opened:
+            repository.close()
 
 
 def sound(path, headers):
@@ -104,6 +112,17 @@ def told(caught) -> str:
     said = "\n".join([error.what, error.where, error.why, error.next_step, *traceback.format_exception(error)])
     assert TOKEN not in said
     return said
+
+
+def into(repository, path, offset, length) -> bytes:
+    """A range, as deliveries read it."""
+    found = bytearray()
+    repository.read_into(path, offset, length, found.extend)
+    return bytes(found)
+
+
+WAYS = {"read": HubRepository.read, "read into": into}
+ways = pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
 
 
 # --- what is asked -----------------------------------------------------------------------------------------
@@ -145,6 +164,109 @@ def test_a_renamed_repository(hub):
         return (307, {"Location": "/api/models/owner/name-2"}, b"") if path.endswith("name?blobs=true") else None
 
     assert hub(fault).repository().sizes()
+
+
+# --- for deliveries ----------------------------------------------------------------------------------------
+
+
+def test_ranges_for_a_delivery(hub):
+    server = hub()
+    repository = server.repository()
+    repository.sizes()
+    assert repository.commit == COMMIT
+    assert into(repository, "a b/model.safetensors", 10, 1000) == CONTENT[10:1010]
+    assert into(repository, "a b/model.safetensors", 0, len(CONTENT)) == CONTENT
+    assert into(repository, "config.json", 0, 0) == b""
+    assert server.paths()[1:] == [f"/owner/name/resolve/{COMMIT}/a%20b/model.safetensors"] * 2
+    for _, headers in server.asked[1:]:
+        assert headers["Authorization"] == f"Bearer {TOKEN}"
+        assert headers["User-Agent"].startswith("modelberth/")
+        assert headers["Accept-Encoding"] == "identity"
+    repository.close()
+
+
+SHA = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(("declared", "sha256"), [
+    ({"lfs": {"sha256": SHA, "size": 2}}, SHA), ({}, ""), ({"lfs": None}, ""), ({"lfs": {}}, ""), ({"lfs": "x"}, ""),
+    ({"lfs": {"sha256": None}}, ""), ({"lfs": {"sha256": 5}}, ""), ({"lfs": {"sha256": SHA[1:]}}, ""),
+    ({"lfs": {"sha256": SHA.upper()}}, ""), ({"lfs": {"sha256": SHA + "\n"}}, ""),
+])  # fmt: skip
+def test_the_sha256_that_the_hub_declares(hub, declared, sha256):
+    listing = {"sha": COMMIT, "siblings": [{"rfilename": "config.json", "size": 2, **declared}]}
+    repository = hub(lambda path, headers: (200, JSON, json.dumps(listing).encode())).repository()
+    assert repository.sizes() == {"config.json": 2}
+    assert repository.sha256("config.json") == sha256
+    assert repository.sha256("of nothing") == ""
+
+
+def test_an_answer_that_breaks_off_is_gone_on_with(hub):
+    failures = iter([1000, 0, 5000])
+
+    def fault(path, headers):
+        if "/resolve/" not in path or (kept := next(failures, None)) is None:
+            return None
+        status, said, body = sound(path, headers)
+        return status, {**said, "Content-Length": str(len(body))}, body[:kept]
+
+    server = hub(fault)
+    repository = server.repository()
+    repository.sizes()
+    assert into(repository, "a b/model.safetensors", 100, 90_000) == CONTENT[100:90_100]
+    asked = [headers["Range"] for _, headers in server.asked[1:]]
+    assert asked == [f"bytes={100 + done}-90099" for done in (0, 1000, 1000, 6000)]
+
+
+def test_a_delivery_whose_answers_always_break_off(hub):
+    def fault(path, headers):
+        if "/resolve/" not in path:
+            return None
+        status, said, body = sound(path, headers)
+        return status, {**said, "Content-Length": str(len(body))}, body[:1]
+
+    repository = hub(fault).repository()
+    repository.sizes()
+    with pytest.raises(RemoteUnavailable) as caught:
+        into(repository, "a b/model.safetensors", 0, 1000)
+    assert "the connection broke off each time" in told(caught)
+    assert caught.value.where.endswith("owner/name/a b/model.safetensors")
+
+
+def test_more_than_a_delivery_asked_for_reaches_nobody(http_server):
+    class Endless(BaseHTTPRequestHandler):
+        def log_message(self, *_arguments):
+            return
+
+        def do_GET(self):
+            if self.path.startswith("/api/"):
+                body = json.dumps(LISTING).encode()
+                self.send_response_only(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                return
+            self.send_response_only(206)
+            self.send_header("Content-Range", "bytes 0-99999/102400")
+            self.end_headers()
+            while True:  # until the client has had enough
+                self.wfile.write(bytes(1 << 16))
+
+    repository, found = HubRepository(ADDRESS, http_server(Endless).url), bytearray()
+    repository.sizes()
+    with pytest.raises(IntegrityError) as caught:
+        repository.read_into("a b/model.safetensors", 0, 100_000, found.extend)
+    assert "sends more than it was asked for" in told(caught)
+    assert len(found) <= 100_000
+
+
+def test_a_mirror_without_ranges_delivers_whole_files_only(hub):
+    repository = hub(lambda path, headers: (200, {}, CONTENT) if "/resolve/" in path else None).repository()
+    repository.sizes()
+    assert into(repository, "a b/model.safetensors", 0, len(CONTENT)) == CONTENT
+    with pytest.raises(IntegrityError) as caught:
+        into(repository, "a b/model.safetensors", 0, 100)
+    assert "no ranges" in told(caught)
 
 
 # --- tokens ------------------------------------------------------------------------------------------------
@@ -198,7 +320,8 @@ def test_a_token_file_that_cannot_be_read(hub, monkeypatch, tmp_path, kind):
     assert "HF_TOKEN" in told(caught)
 
 
-def test_the_token_does_not_follow_to_another_server(hub):
+@ways
+def test_the_token_does_not_follow_to_another_server(hub, read):
     store = hub()
 
     def fault(path, headers):
@@ -206,8 +329,9 @@ def test_the_token_does_not_follow_to_another_server(hub):
 
     repository = hub(fault).repository()
     repository.sizes()
-    assert repository.read("a b/model.safetensors", 5, 5) == CONTENT[5:10]
+    assert read(repository, "a b/model.safetensors", 5, 5) == CONTENT[5:10]
     assert authorization(store) == [None]
+    assert store.asked[0][1]["Range"] == "bytes=5-9"
 
 
 # --- refusals ----------------------------------------------------------------------------------------------
@@ -266,11 +390,12 @@ def test_without_a_token_a_refusal_names_the_variable(hub, monkeypatch, headers)
     (416, {}, IntegrityError, "shorter"),
     (200, HTML, RemoteUnavailable, "a page"),
 ])  # fmt: skip
-def test_refused_files(hub, status, headers, kind, text):
+@ways
+def test_refused_files(hub, status, headers, kind, text, read):
     repository = hub(lambda path, asked: (status, headers, b"<html>") if "/resolve/" in path else None).repository()
     repository.sizes()
     with pytest.raises(kind) as caught:
-        repository.read("config.json", 0, 2)
+        read(repository, "config.json", 0, 2)
     assert text in told(caught)
 
 
@@ -330,14 +455,15 @@ def test_a_listing_without_end(http_server):
 
 
 @pytest.mark.parametrize("answered", ["bytes 1-5/10", "bytes 0-50/102400", "", "nonsense"])
-def test_another_range_than_asked(hub, answered):
+@ways
+def test_another_range_than_asked(hub, answered, read):
     def fault(path, headers):
         return (206, {"Content-Range": answered}, CONTENT[:5]) if "/resolve/" in path else None
 
     repository = hub(fault).repository()
     repository.sizes()
     with pytest.raises(IntegrityError) as caught:
-        repository.read("config.json", 0, 5)
+        read(repository, "config.json", 0, 5)
     assert "bytes 0-4" in told(caught)
 
 
@@ -394,10 +520,24 @@ def test_redirects_in_a_circle(hub):
     assert "TooManyRedirects" in told(caught)
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "http://[", "", "gopher://x"])
+NOWHERE = ["file:///etc/passwd", "http://[", "", "gopher://x", "http://127.0.0.1:99999/", "http://127.0.0.1:x/"]
+
+
+@pytest.mark.parametrize("location", NOWHERE)
 def test_a_redirect_to_nowhere(hub, location):
     with pytest.raises(RemoteUnavailable) as caught:
         hub(lambda path, headers: (302, {"Location": location}, b"")).repository().sizes()
+    told(caught)
+
+
+@pytest.mark.parametrize("location", [*NOWHERE, "/owner/name/resolve/elsewhere"])
+def test_a_redirect_of_a_file_to_nowhere(hub, location):
+    """Or in a circle."""
+    away = 302, {"Location": location}, b""
+    repository = hub(lambda path, asked: away if "/resolve/" in path else None).repository()
+    repository.sizes()
+    with pytest.raises(RemoteUnavailable) as caught:
+        into(repository, "config.json", 0, 2)
     told(caught)
 
 

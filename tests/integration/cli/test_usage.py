@@ -14,7 +14,11 @@ from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.integration
 
-VERBS = [(), ("size",), ("plan",), ("up",), ("runtime",), ("runtime", "install"), ("runtime", "list"), ("schema",)]
+VERBS = [
+    (), ("size",), ("plan",), ("render",), ("ship",), ("fetch",), ("modelcar",), ("modelcar", "build"),
+    ("modelcar", "push"), ("modelcar", "inspect"), ("up",), ("runtime",), ("runtime", "install"), ("runtime", "list"),
+    ("schema",),
+]  # fmt: skip
 PATIENCE = 50
 
 
@@ -38,8 +42,9 @@ def test_help(berth, verb, flag):
 
 @pytest.mark.parametrize("verb", VERBS, ids=by_name)
 def test_every_option_names_its_variable_and_the_variable_its_option(berth, verb):
-    text = " ".join(berth(*verb, "--help").stdout.partition("Options:")[2].partition("\n\n")[0].split())
-    entries = re.split(r"(?<!,) (?=(?:-\w, )?--[a-z])", text)  # a second name follows a comma
+    text = berth(*verb, "--help").stdout.partition("Options:\n")[2].partition("\n\n")[0]
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n(?=  -)", text)]  # what follows one is indented deeper
+    assert any("--help" in entry for entry in entries)
     for entry in entries:
         name = re.search(r"--([a-z-]+)", entry)
         if name is None or name[1] in {"help", "version"}:
@@ -89,6 +94,31 @@ def test_version(berth):
         (["up", "--state"], "--state"),
         (["up", "--runtime", "vllm-gpu"], "vllm-gpu"),
         (["runtime", "install", "vllm-gpu"], "vllm-gpu"),
+        (["ship"], "SRC and DEST"),
+        (["ship", "a"], "SRC and DEST"),
+        (["ship", "a", "b", "c"], "SRC and DEST"),
+        (["ship", "--check"], "DEST alone"),
+        (["ship", "--gc", "a", "b"], "DEST alone"),
+        (["ship", "--check", "--gc", "s3://models/a/"], "two things"),
+        (["ship", "--gc", "./weights"], "nothing to collect"),
+        (["ship", "--gc", "oci://quay.io/acme/a:1"], "nothing to collect"),
+        (["ship", "--check", "hf://acme/a"], "not the Hugging Face Hub"),
+        (["ship", "./nowhere", "./there"], "there is no such folder"),
+        (["ship", "./nowhere", "hf://acme/a"], "nothing is shipped to the Hugging Face Hub"),
+        (["ship", "gs://models/a", "./there"], "gs://"),
+        (["ship", "./nowhere", "s3://Models/a/"], "Models"),
+        (["ship", "./nowhere", "oci-layout:./images"], "oci-layout"),
+        (["ship", "a", "b", "--part-size", "lots"], "lots"),
+        (["ship", "a", "b", "--connections", "0"], "0"),
+        (["ship", "a", "b", "--connections", "65"], "65"),
+        (["ship", "a", "b", "--stall-timeout", "0"], "0"),
+        (["ship", "a", "b", "--exclud", "x"], "--exclude"),
+        (["fetch"], "SRC and DEST"),
+        (["fetch", "s3://models/a/"], "SRC and DEST"),
+        (["fetch", "s3://models/a/", "./a", "s3://models/b/"], "SRC and DEST"),
+        (["fetch", "s3://models/a/", "s3://models/b/"], "a fetch ends in a folder"),
+        (["fetch", "s3://models/a/", "./a", "--part-size", "-1"], "-1"),
+        (["modelcar", "biuld"], "build"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -99,6 +129,15 @@ def test_mistakes(berth, stack, arguments, said):
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("size", ["0", "1MiB", "5119KiB", "6GiB"])
+def test_parts_of_a_size_that_stores_do_not_take(berth, weights, tmp_path, size):
+    done = berth("ship", weights("w4a16"), tmp_path / "there", "--part-size", size)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "are not possible" in done.stderr
+    assert "S3 takes parts from 5 MiB to 5120 MiB" in done.stderr
+    assert not (tmp_path / "there").exists()
 
 
 def test_a_mistake_leads_on(berth):
@@ -145,6 +184,27 @@ def test_the_default_state_folder(berth):
 def test_every_variable_of_up_is_read(berth, stack, name, value, said):
     done = berth("up", stack(), **{f"BERTH_UP_{name}": value})
     assert done.returncode in {2, 3}
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CONNECTIONS", "none", "none"),
+        ("PART_SIZE", "lots", "lots"),
+        ("STALL_TIMEOUT", "soon", "soon"),
+        ("CA_BUNDLE", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+        ("ENDPOINT", "http://127.0.0.1:1", "http://127.0.0.1:1"),
+        ("PROFILE", "nobody", "there are no S3 credentials"),
+        ("CHECK", "maybe", "maybe"),
+        ("EXCLUDE", "config.json", "there is no config.json"),
+    ],
+)
+def test_every_variable_of_ship_is_read(berth, weights, name, value, said):
+    place = "s3://models/a/"
+    keys = {"AWS_ENDPOINT_URL": "https://127.0.0.1:1"} if name == "CA_BUNDLE" else {}
+    done = berth("ship", weights("w4a16"), place, **{f"BERTH_SHIP_{name}": value, **keys})
+    assert done.returncode in {2, 3, 7, 9}
     assert said in done.stderr
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tarfile
+from threading import Lock
 
 import pytest
 
 from modelberth.adapters.folder import HashCache
 from modelberth.adapters.oci import Layout
 from modelberth.base.errors import DoesNotFit, IntegrityError
-from modelberth.delivery.manifest import MANIFEST_PATH
-from modelberth.flows.fetch import fetch_from_image, is_complete, manifest_in_image
-from modelberth.flows.ship import build_image
+from modelberth.delivery.image import Descriptor
+from modelberth.delivery.manifest import MANIFEST_PATH, PART_BYTES
+from modelberth.flows.fetch import fetch_to_folder, is_complete
+from modelberth.flows.images import build_image, manifest_in_image, open_image
+from modelberth.flows.origins import FolderOrigin
 from modelberth.flows.source import hash_source, open_source
 
 pytestmark = pytest.mark.integration
@@ -35,14 +37,15 @@ class Car:
         self.layout = Layout(self.folder)
         self.cache = HashCache(root / "hashes.json")
 
-    def build(self, folder, tag=TAG, on_bytes=ignore):
-        source = open_source(folder)
-        return build_image(source, hash_source(source, self.cache, ignore), self.layout, tag, on_bytes)
+    def origin(self, folder):
+        return FolderOrigin(folder, hash_source(open_source(folder), self.cache, ignore))
 
-    def fetch(self, folder, tag=TAG):
-        manifest, layers = manifest_in_image(self.layout, tag)
-        fetch_from_image(self.layout, manifest, layers, folder, ignore)
-        return manifest
+    def build(self, folder, tag=TAG, on_bytes=ignore):
+        return build_image(self.origin(folder), self.layout, tag, on_bytes)
+
+    def fetch(self, folder, tag=TAG, on_bytes=ignore):
+        origin = open_image(self.layout, tag, f"oci-layout:{self.folder}:{tag}")
+        return fetch_to_folder(origin, folder, self.cache, on_bytes)
 
     def blob(self, digest):
         return self.folder / "blobs" / digest.replace(":", "/")
@@ -65,8 +68,28 @@ def layer_of(car, shipped, path):
     return car.blob(next(layer["digest"] for layer in layers if layer["annotations"]["dev.modelberth.path"] == path))
 
 
+def named(folder):
+    """The model's files that have their name."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path for path in found if not path.endswith(".part") and not path.startswith(".modelberth/")}
+
+
 class Stopped(Exception):
     """What a test raises in the middle."""
+
+
+class StopAt:
+    """A listener that raises at one of its calls."""
+
+    def __init__(self, number):
+        self.number, self.calls, self.lock = number, 0, Lock()
+
+    def __call__(self, _count):
+        with self.lock:
+            self.calls += 1
+            stop = self.calls == self.number
+        if stop:
+            raise Stopped
 
 
 @pytest.mark.parametrize("precision", ["bf16", "w4a16"])
@@ -74,11 +97,16 @@ def test_there_and_back(car, weights, hashes, tmp_path, precision):
     told = []
     shipped = car.build(weights(precision), on_bytes=told.append)
     assert shipped.changed
-    assert sum(told) == sum(path.stat().st_size for path in weights(precision).iterdir())
-    manifest = car.fetch(tmp_path / "back")
+    size = sum(path.stat().st_size for path in weights(precision).iterdir())
+    assert sum(told) == size
+    taken = []
+    fetched = car.fetch(tmp_path / "back", on_bytes=taken.append)
+    assert (fetched.changed, fetched.bytes_moved, sum(taken)) == (True, size, size)
+    assert fetched.manifest == shipped.manifest == manifest_in_image(car.layout, TAG)[0]
     assert hashes(tmp_path / "back") == hashes(weights(precision))
-    assert is_complete(tmp_path / "back", manifest, car.cache)
+    assert is_complete(tmp_path / "back", fetched.manifest, car.cache)
     assert not list(tmp_path.rglob("*.part"))
+    assert not car.fetch(tmp_path / "back").changed
 
 
 def test_files_of_every_kind(car, model, hashes, tmp_path):
@@ -100,8 +128,10 @@ def test_files_of_every_kind(car, model, hashes, tmp_path):
 
 def test_a_file_larger_than_a_part(car, big_model, hashes, tmp_path):
     car.build(big_model)
-    car.fetch(tmp_path / "back")
+    taken = []
+    car.fetch(tmp_path / "back", on_bytes=taken.append)
     assert hashes(tmp_path / "back") == hashes(big_model)
+    assert PART_BYTES in taken  # a range of its layer
 
 
 def test_the_layout_is_what_the_specification_says(car, weights):
@@ -186,20 +216,27 @@ def test_two_images_share_a_layout(car, weights, hashes, tmp_path):
 
 def test_a_build_interrupted_anywhere(car, weights, hashes, tmp_path):
     for number in range(1, 9):
-        calls = iter(range(1, 100))
-
-        def stop(_count, calls=calls, number=number):
-            if next(calls) == number:
-                raise Stopped
-
         with pytest.raises(Stopped):
-            car.build(weights("bf16"), on_bytes=stop)
+            car.build(weights("bf16"), on_bytes=StopAt(number))
         with pytest.raises(IntegrityError) as caught:
             manifest_in_image(car.layout, TAG)
         assert caught.value.what == "there is no complete delivery"
         assert not [path for path in car.files() if "arriving" in path]
     car.build(weights("bf16"))
     car.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(weights("bf16"))
+
+
+def test_a_fetch_interrupted_anywhere(car, weights, hashes, tmp_path):
+    """No file has its name before all are right; what has arrived stays and is not read again."""
+    car.build(weights("bf16"))
+    for number in range(1, len(hashes(weights("bf16"))) + 1):
+        with pytest.raises(Stopped):
+            car.fetch(tmp_path / "back", on_bytes=StopAt(number))
+        assert named(tmp_path / "back") == set()
+        assert not (tmp_path / "back" / MANIFEST_PATH).exists()
+    fetched = car.fetch(tmp_path / "back")  # the last one was stopped when all had arrived
+    assert (fetched.changed, fetched.bytes_moved) == (True, 0)
     assert hashes(tmp_path / "back") == hashes(weights("bf16"))
 
 
@@ -213,27 +250,25 @@ def test_what_a_killed_build_left_is_swept(car, weights):
 
 
 def test_a_file_that_changes_between_hashing_and_packing(car, model):
-    folder = model("w4a16")
-    source = open_source(folder)
-    manifest = hash_source(source, car.cache, ignore)
-    (folder / "tokenizer.json").write_text("another")
-    with pytest.raises(IntegrityError):
-        build_image(source, manifest, car.layout, TAG, ignore)
+    origin = car.origin(model("w4a16"))
+    (origin.folder / "tokenizer.json").write_text("another")
+    with pytest.raises(IntegrityError) as caught:
+        build_image(origin, car.layout, TAG, ignore)
+    assert caught.value.what == "a file changed while it was shipped"
+    assert caught.value.where == str(origin.folder / "tokenizer.json")
     assert car.layout.tagged(TAG) is None
 
 
 def test_a_file_that_grows_without_end_is_not_followed(car, model):
-    folder = model("w4a16")
-    source = open_source(folder)
-    manifest = hash_source(source, car.cache, ignore)
-    path = folder / "model.safetensors"
+    origin = car.origin(model("w4a16"))
+    path = origin.folder / "model.safetensors"
 
     def grow(_count):
         with path.open("ab") as file:
             file.write(bytes(1 << 20))
 
     with pytest.raises(IntegrityError):
-        build_image(source, manifest, car.layout, TAG, grow)
+        build_image(origin, car.layout, TAG, grow)
 
 
 def test_a_full_disk(small_disk, weights):
@@ -249,30 +284,45 @@ def test_a_full_disk(small_disk, weights):
 
 
 def test_a_wrong_byte_in_a_layer(car, weights, flip, hashes, tmp_path):
-    shipped = car.build(weights("bf16"))
-    blob = layer_of(car, shipped, "model-00001-of-00002.safetensors")
+    shipped, name = car.build(weights("bf16")), "model-00001-of-00002.safetensors"
+    blob = layer_of(car, shipped, name)
     flip(blob, 2_000_000)
     with pytest.raises(IntegrityError) as caught:
         car.fetch(tmp_path / "back")
-    assert caught.value.what == "a layer of model-00001-of-00002.safetensors cannot be used"
-    assert caught.value.where == str(blob)
-    assert not (tmp_path / "back" / "model-00001-of-00002.safetensors").exists()
+    size = (weights("bf16") / name).stat().st_size
+    assert caught.value.where == f"oci-layout:{car.folder}:{TAG}/{name} bytes 0 to {size - 1:,}"
+    assert "CRC-64/NVME" in caught.value.why
+    assert named(tmp_path / "back") == set()
     assert not (tmp_path / "back" / MANIFEST_PATH).exists()
-    blob.unlink()  # as the message says
+    blob.unlink()
     assert car.build(weights("bf16")).changed
-    shutil.rmtree(tmp_path / "back")
-    car.fetch(tmp_path / "back")
+    assert car.fetch(tmp_path / "back").bytes_moved >= size
     assert hashes(tmp_path / "back") == hashes(weights("bf16"))
 
 
 @pytest.mark.parametrize("where", ["head", "padding"])
-def test_a_wrong_byte_beside_the_file_is_wrong_too(car, weights, flip, tmp_path, where):
+def test_a_wrong_byte_beside_the_file_reaches_no_folder(car, weights, flip, hashes, tmp_path, where):
+    """Of a layer, a fetch reads its file alone; who takes the layer as a whole sees that it is not the one declared."""
     shipped = car.build(weights("w4a16"))
     blob = layer_of(car, shipped, "config.json")
     flip(blob, 10 if where == "head" else blob.stat().st_size - 1)
-    with pytest.raises(IntegrityError):
+    car.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(weights("w4a16"))
+    layer = Descriptor("", f"sha256:{blob.name}", blob.stat().st_size)
+    for take in (car.layout.read_blob, lambda layer: car.layout.stream_blob(layer, ignore)):
+        with pytest.raises(IntegrityError) as caught:
+            take(layer)
+        assert (caught.value.where, caught.value.why) == (str(blob), "its bytes are not those of its digest")
+
+
+@pytest.mark.parametrize("where", ["head", "padding"])
+def test_a_wrong_byte_beside_the_manifest_of_files(car, weights, flip, tmp_path, where):
+    blob = layer_of(car, car.build(weights("w4a16")), MANIFEST_PATH)
+    flip(blob, 10 if where == "head" else blob.stat().st_size - 1)
+    with pytest.raises(IntegrityError) as caught:
         car.fetch(tmp_path / "back")
-    assert not (tmp_path / "back" / "config.json").exists()
+    assert caught.value.where == str(blob)
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize("which", ["manifest of files", "image manifest"])
@@ -286,15 +336,45 @@ def test_a_wrong_byte_in_a_document(car, weights, flip, tmp_path, which):
     assert not (tmp_path / "back").exists()
 
 
-def test_a_layer_that_is_not_there(car, weights, tmp_path):
+def test_a_layer_that_is_not_there(car, weights, hashes, tmp_path):
     shipped = car.build(weights("w4a16"))
     layer_of(car, shipped, "tokenizer.json").unlink()
     with pytest.raises(IntegrityError) as caught:
         car.fetch(tmp_path / "back")
     assert caught.value.why == "it is not there"
+    assert named(tmp_path / "back") == set()
     assert car.build(weights("w4a16")).changed
-    shutil.rmtree(tmp_path / "back")
     car.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(weights("w4a16"))
+
+
+def test_a_layer_that_is_shorter(car, weights, tmp_path):
+    blob = layer_of(car, car.build(weights("w4a16")), "model.safetensors")
+    os.truncate(blob, blob.stat().st_size // 2)
+    with pytest.raises(IntegrityError) as caught:
+        car.fetch(tmp_path / "back")
+    assert (caught.value.where, caught.value.why) == (str(blob), "its size is not the declared one")
+    assert named(tmp_path / "back") == set()
+
+
+def test_an_image_by_its_digest(car, weights, hashes, tmp_path):
+    shipped = car.build(weights("w4a16"))
+    assert car.fetch(tmp_path / "back", shipped.digest).changed
+    assert hashes(tmp_path / "back") == hashes(weights("w4a16"))
+    with pytest.raises(IntegrityError) as caught:
+        manifest_in_image(car.layout, "sha256:" + "0" * 64)
+    assert caught.value.what == "there is no complete delivery"
+
+
+def test_an_image_of_somebody_else(car):
+    """Sound, and berth did not build it: nothing says what its files should be."""
+    config = car.layout.write_blob("application/vnd.oci.image.config.v1+json", b"{}")
+    layer = car.layout.write_blob("application/vnd.oci.image.layer.v1.tar", b"")
+    document = json.dumps({"schemaVersion": 2, "config": config.to_json(), "layers": [layer.to_json()]}).encode()
+    car.layout.set_tag(TAG, car.layout.write_blob("application/vnd.oci.image.manifest.v1+json", document))
+    with pytest.raises(IntegrityError) as caught:
+        manifest_in_image(car.layout, TAG)
+    assert caught.value.what == "the image has no manifest of files"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "5", "null", "[5]", "[{}]", "[TAGGED]"])

@@ -21,10 +21,16 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from modelberth.adapters import s3_server
+from modelberth.adapters.folder import HashCache
+from modelberth.adapters.registry import Registry, RegistryOptions
 from modelberth.adapters.s3 import S3Endpoint, S3Store
 from modelberth.base.errors import AuthError, IntegrityError, PrerequisiteMissing, RemoteUnavailable, UsageError
 from modelberth.flows import shelves
 from modelberth.flows.model_source import MAX_CONFIG_BYTES, read_model
+from modelberth.flows.origins import FolderOrigin
+from modelberth.flows.push import push_folder
+from modelberth.flows.source import hash_source, open_source
+from modelberth.spec.addresses import OciAddress
 
 pytestmark = pytest.mark.integration
 
@@ -232,7 +238,8 @@ def test_no_such_model(refused, text):
     elif text == "://":
         assert "expected a folder, hf://, s3:// or oci://" in refused(UsageError, text)
     else:
-        assert "give a folder, a config.json, s3://bucket/prefix/, hf://owner/name" in refused(UsageError, text)
+        forms = "give a folder, a config.json, s3://bucket/prefix/, oci://registry/name:tag or hf://owner/name"
+        assert forms in refused(UsageError, text)
 
 
 @pytest.mark.parametrize("text", ["https://huggingface.co/owner/name", "gs://bucket/prefix", "hf://owner", "hf://",
@@ -240,10 +247,6 @@ def test_no_such_model(refused, text):
                                   "s3://key:canary-aws-secret-0002@bucket/x"])  # fmt: skip
 def test_addresses_that_are_none(refused, text):
     refused(UsageError, text)
-
-
-def test_oci_is_not_read_yet(refused):
-    assert "not read yet" in refused(UsageError, "oci://registry.example/name:1")
 
 
 def test_the_nearest_name(model, refused):
@@ -675,7 +678,51 @@ def test_more_bytes_than_asked(bucket, s3, proxy, weights, refused, monkeypatch)
         return (status, {**headers, "Content-Length": "50000000"}, bytes(50_000_000)) if "safetens" in path else None
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy(s3.server.endpoint, fault).url)
-    assert "another number of bytes" in refused(IntegrityError, f"s3://{bucket.name}/m/")
+    said = refused(IntegrityError, f"s3://{bucket.name}/m/")
+    assert "another range than asked came back" in said
+    assert "50000000 bytes declared" in said
+
+
+# --- images ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image(registry, tmp_path, monkeypatch):
+    """Push a folder as an image; returns its address without the tag, and its digest."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody's logins
+
+    def push(folder: Path) -> tuple[str, str]:
+        host = registry.url.removeprefix("http://")
+        address = OciAddress(host, f"models/m{uuid.uuid4().hex[:12]}", "1.0", "")
+        cache, there = HashCache(tmp_path / "hashes"), Registry(address, RegistryOptions())
+        origin = FolderOrigin(folder, hash_source(open_source(folder), cache, lambda _count: None))
+        shipped = push_folder(origin, there, "1.0", cache, lambda _count: None, connections=2)
+        there.close()
+        return f"oci://{host}/{address.repository}", shipped.digest
+
+    return push
+
+
+@pytest.mark.parametrize("precision", ["bf16", "w4a16"])
+def test_an_image(image, weights, precision):
+    name, digest = image(weights(precision))
+    local = read_model(str(weights(precision)))
+    for text in (f"{name}:1.0", f"{name}@{digest}", f"{name}:1.0@{digest}"):
+        source = read_model(text)
+        assert (source.name, source.kind, source.model) == (text, "oci", local.model)
+        assert source.image_bytes == local.image_bytes
+        assert 10_000 < source.transferred < 300_000
+
+
+def test_an_image_that_is_not_there(image, weights, refused):
+    name, _ = image(weights("w4a16"))
+    assert "there is no complete delivery" in refused(IntegrityError, f"{name}:2.0")
+    assert "there is no complete delivery" in refused(IntegrityError, f"{name}@sha256:{'0' * 64}")
+    assert "there is no complete delivery" in refused(IntegrityError, f"{name}-2:1.0")
+
+
+def test_no_registry(refused):
+    assert "127.0.0.1:1" in refused(RemoteUnavailable, "oci://127.0.0.1:1/name:1")
 
 
 # --- the Hub -----------------------------------------------------------------------------------------------

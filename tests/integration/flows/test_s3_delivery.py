@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Lock
 
 import pytest
 
+from faults import Action, Answer, Fault
 from modelberth.adapters.folder import HashCache
-from modelberth.adapters.s3 import S3Store
-from modelberth.base.errors import AuthError, Conflict, IntegrityError, RemoteUnavailable
+from modelberth.adapters.transport import Cancelled
+from modelberth.base.errors import AuthError, Conflict, DoesNotFit, IntegrityError, RemoteUnavailable
 from modelberth.delivery.manifest import BEGUN_PATH, MANIFEST_PATH, PART_BYTES
-from modelberth.flows.fetch import fetch_from_s3, is_complete, manifest_in_s3
-from modelberth.flows.ship import ship_to_s3
+from modelberth.flows.claims import CLAIM_PREFIX, claimed
+from modelberth.flows.deliveries import manifest_in_s3, open_s3_delivery
+from modelberth.flows.fetch import fetch_to_folder, is_complete
+from modelberth.flows.origins import FolderOrigin
+from modelberth.flows.ship import ShipOptions, ship_to_s3
 from modelberth.flows.source import hash_source, open_source
 from modelberth.spec.addresses import S3Address
 
 pytestmark = pytest.mark.integration
+
+ONE = 1
+"""Connections: parts move one after the other, in a known order."""
 
 
 def ignore(_count):
@@ -25,21 +34,46 @@ def ignore(_count):
 
 
 class Place:
-    """An S3 prefix, a cache of hashes, and the moves between folders and that prefix."""
+    """An S3 prefix, a cache of hashes, and the moves between folders and that prefix.
 
-    def __init__(self, store, address, bucket_folder, cache):
-        self.store, self.address, self.cache = store, address, cache
-        self.objects = bucket_folder / address.prefix
+    Attributes:
+        store: to look at the prefix, and to change it behind the back of a delivery.
+    """
 
-    def ship(self, folder, on_bytes=ignore):
-        source = open_source(folder)
-        return ship_to_s3(source, hash_source(source, self.cache, ignore), self.store, self.address, on_bytes)
+    def __init__(self, world, bucket, cache, url=""):
+        self.world, self.cache, self.url = world, cache, url
+        self.store = world.store(bucket)
+        self._moving = None
+        self.address = S3Address(self.store.bucket, "harbor/x/")
+        self.objects = world.data / self.store.bucket / self.address.prefix
 
-    def fetch(self, folder, on_bytes=ignore, store=None):
-        store = store or self.store
-        manifest = manifest_in_s3(store, self.address)
-        fetch_from_s3(store, self.address, manifest, folder, on_bytes)
-        return manifest
+    def origin(self, folder):
+        return FolderOrigin(folder, hash_source(open_source(folder), self.cache, ignore))
+
+    def ship(self, folder, on_bytes=ignore, connections=4, journals=None):
+        return self.ship_origin(self.origin(folder), on_bytes, connections, journals)
+
+    def ship_origin(self, origin, on_bytes=ignore, connections=4, journals=None):
+        with self.connections() as store:
+            return ship_to_s3(origin, store, self.address, on_bytes, ShipOptions(connections, journals))
+
+    def fetch(self, folder, on_bytes=ignore, connections=4, url=""):
+        with self.connections(url) as store:
+            origin = open_s3_delivery(store, self.address)
+            return fetch_to_folder(origin, folder, self.cache, on_bytes, connections)
+
+    @contextmanager
+    def connections(self, url=""):
+        """What deliveries move bytes over; new ones after each that failed, which closes its own."""
+        if url or self._moving is None:
+            self._moving = self.world.store(self.store.bucket, url or self.url)
+        store, self._moving = self._moving, None
+        yield store
+        self._moving = None if url else store
+
+    @property
+    def manifest(self):
+        return manifest_in_s3(self.store, self.address)
 
     def listing(self):
         return {key.removeprefix(self.address.prefix) for key in self.store.sizes(self.address.prefix)}
@@ -47,8 +81,7 @@ class Place:
 
 @pytest.fixture
 def place(s3, tmp_path):
-    store = s3.store()
-    return Place(store, S3Address(store._bucket, "harbor/x/"), s3.data / store._bucket, HashCache(tmp_path / "hashes"))
+    return Place(s3, "", HashCache(tmp_path / "hashes"))
 
 
 class Stopped(Exception):
@@ -59,12 +92,28 @@ class StopAt:
     """A listener that raises at one of its calls."""
 
     def __init__(self, number):
-        self.number, self.calls = number, 0
+        self.number, self.calls, self.lock = number, 0, Lock()
 
     def __call__(self, _count):
-        self.calls += 1
-        if self.calls == self.number:
+        with self.lock:
+            self.calls += 1
+            stop = self.calls == self.number
+        if stop:
             raise Stopped
+
+
+def paths_in(folder):
+    """All files of a folder, ours among them."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def named(folder):
+    """The model's files that have their name."""
+    return {path for path in paths_in(folder) if not path.endswith(".part") and not path.startswith(".modelberth/")}
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 # --- there and back ----------------------------------------------------------------------------------------
@@ -72,16 +121,18 @@ class StopAt:
 
 @pytest.mark.parametrize("precision", ["bf16", "w4a16"])
 def test_there_and_back(place, weights, hashes, tmp_path, precision):
-    source, size = weights(precision), sum(path.stat().st_size for path in weights(precision).iterdir())
+    source, size = weights(precision), size_of(weights(precision))
     sent, taken = [], []
     shipped = place.ship(source, sent.append)
     assert (shipped.changed, shipped.bytes_moved, sum(sent)) == (True, size, size)
-    manifest = place.fetch(tmp_path / "back", taken.append)
-    assert shipped.digest == f"sha256:{manifest.digest}"
-    assert sum(taken) == size
+    assert place.listing() == {*hashes(source), MANIFEST_PATH}
+    fetched = place.fetch(tmp_path / "back", taken.append)
+    assert (fetched.changed, fetched.bytes_moved, sum(taken)) == (True, size, size)
+    assert shipped.digest == f"sha256:{fetched.manifest.digest}"
+    assert shipped.manifest == fetched.manifest == place.manifest
     assert hashes(tmp_path / "back") == hashes(source)
-    assert not list((tmp_path / "back").rglob("*.part"))
-    assert is_complete(tmp_path / "back", manifest, place.cache)
+    assert paths_in(tmp_path / "back") == {*hashes(source), MANIFEST_PATH}
+    assert is_complete(tmp_path / "back", fetched.manifest, place.cache)
 
 
 def test_odd_files(place, hashes, tmp_path, model):
@@ -114,6 +165,14 @@ def test_a_second_time_nothing_moves(place, model):
     assert {path: path.stat().st_mtime_ns for path in place.objects.rglob("*") if path.is_file()} == modified
 
 
+def test_a_second_time_nothing_is_fetched(place, weights, tmp_path):
+    place.ship(weights("w4a16"))
+    first, told = place.fetch(tmp_path / "back"), []
+    second = place.fetch(tmp_path / "back", told.append)
+    assert (second.changed, second.bytes_moved, sum(told)) == (False, 0, size_of(weights("w4a16")))
+    assert second.manifest == first.manifest
+
+
 def test_only_a_changed_file_moves_and_stale_ones_go(place, model, hashes, tmp_path):
     folder = model()
     place.ship(folder)
@@ -132,11 +191,32 @@ def test_only_a_changed_file_moves_and_stale_ones_go(place, model, hashes, tmp_p
     assert hashes(tmp_path / "back") == hashes(folder)
 
 
+def test_only_a_changed_file_is_fetched_and_stale_ones_go(place, model, hashes, settled, tmp_path):
+    folder = model()
+    place.ship(folder)
+    place.fetch(tmp_path / "back")
+    settled(tmp_path / "back")
+    (folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    (folder / "special_tokens_map.json").unlink()
+    (folder / "new.txt").write_text("new")
+    place.ship(folder)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "back").iterdir() if path.is_file()}
+    fetched = place.fetch(tmp_path / "back")
+    assert (fetched.changed, fetched.bytes_moved) == (True, len('{"temperature": 0.5}') + len("new"))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "back").iterdir() if path.is_file()}
+    assert {name for name in before if after.get(name) != before[name]} == {
+        "generation_config.json",
+        "special_tokens_map.json",
+    }
+    assert paths_in(tmp_path / "back") == {*hashes(folder), MANIFEST_PATH}
+    assert hashes(tmp_path / "back") == hashes(folder)
+
+
 def test_what_lies_beside_the_prefix_is_left_alone(place, weights):
     for key in ("harbor/x-fp8/config.json", "harbor/xyz", "other"):
         place.store.put(key, b"of somebody else")
     place.ship(weights("w4a16"))
-    assert manifest_in_s3(place.store, place.address)
+    assert place.manifest
     assert place.store.read("harbor/x-fp8/config.json", 100) == b"of somebody else"
 
 
@@ -149,8 +229,10 @@ def test_a_first_shipment_interrupted_anywhere(place, weights, hashes, tmp_path)
         with pytest.raises(Stopped):
             place.ship(weights("bf16"), StopAt(number))
         assert MANIFEST_PATH not in place.listing()
+        assert BEGUN_PATH in place.listing()
+        assert not [path for path in place.listing() if path.startswith(CLAIM_PREFIX)]
         with pytest.raises(IntegrityError) as caught:
-            manifest_in_s3(place.store, place.address)
+            _ = place.manifest
         assert caught.value.what == "there is no complete delivery"
     assert place.ship(weights("bf16")).changed
     place.fetch(tmp_path / "back")
@@ -162,7 +244,7 @@ def test_a_file_renamed_after_an_interrupted_shipment(place, model, hashes, tmp_
     folder = model("w4a16")
     (folder / "aaa.txt").write_text("a")
     with pytest.raises(Stopped):
-        place.ship(folder, StopAt(2))
+        place.ship(folder, StopAt(2), ONE)
     assert "aaa.txt" in place.listing()
     (folder / "aaa.txt").rename(folder / "bbb.txt")
     assert place.ship(folder).changed
@@ -189,79 +271,201 @@ def test_an_update_interrupted_anywhere(place, model, hashes, tmp_path):
     assert hashes(tmp_path / "back") == hashes(new)
 
 
-def test_a_store_that_fails_at_any_request(s3, proxy, model, hashes, tmp_path):
+@dataclass(frozen=True)
+class DoneAndRefused(Action):
+    """Let the store do it, and say that it may not be done."""
+
+    def head(self, head):
+        head.status, head.reason = 403, "Forbidden"
+        if head.get("Transfer-Encoding") is None:
+            head.put("Content-Length", "0")
+
+    def body(self, pieces, _gate):
+        for _piece in pieces:
+            continue
+        yield from ()
+
+
+REFUSED = Answer(403, body_bytes=b"<Error><Code>AccessDenied</Code></Error>")
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, DoneAndRefused()], ids=["refused", "done and refused"])
+def test_a_store_that_fails_at_any_request(s3, fault_proxy, model, hashes, tmp_path, refusal):
     """Every request of an update is refused once; the next run completes, with nothing of the old one left."""
-    old, new = model("w4a16", "old"), model("w4a16", "new")
-    (old / "only-old.txt").write_text("old")
-    (new / "config.json").write_bytes((new / "config.json").read_bytes() + b"\n")
-    failing, seen = [0], [0]
-
-    def fault(method, path, status, headers, body):
-        if "list-type" not in path and "harbor/" not in path:
-            return None
-        seen[0] += 1
-        return (403, {}, b"<Error><Code>AccessDenied</Code></Error>") if seen[0] == failing[0] else None
-
-    url = proxy(s3.server.endpoint, fault).url
-    store = s3.store("fails", url)
-    address = S3Address("fails", "harbor/x/")
-    place = Place(store, address, s3.data / "fails", HashCache(tmp_path / "hashes"))
-    for number in range(1, 100):
-        failing[0] = 0
-        place.ship(old)
-        seen[0], failing[0] = 0, number
+    one, other = model("w4a16", "one"), model("w4a16", "other")
+    for folder in (one, other):
+        (folder / f"only-{folder.name}.txt").write_text(folder.name)
+    (other / "config.json").write_bytes((other / "config.json").read_bytes() + b"\n")
+    proxy = fault_proxy(s3.server.endpoint)
+    place = Place(s3, "", HashCache(tmp_path / "hashes"), proxy.url)
+    place.ship(one)
+    for number in range(200):
+        one, other = other, one  # an update back and forth
+        rule = proxy.add(Fault(refusal, path="list-type|harbor/", after=number, times=1))
         with suppress(AuthError):
-            place.ship(new)
-        if seen[0] < number:
+            place.ship(one, connections=ONE)
+        proxy.clear()
+        if not rule.struck:
             break  # more requests than an update makes
-        failing[0] = 0
-        place.ship(new)
-        assert place.listing() == {*hashes(new), MANIFEST_PATH}
-    assert number > 6
-    failing[0] = 0
+        for path in place.listing():
+            if path.startswith(CLAIM_PREFIX):  # a process that fails takes its claims along
+                place.store.delete(place.address.key(path))
+        place.ship(one, connections=ONE)
+        assert place.listing() == {*hashes(one), MANIFEST_PATH}
+    assert number > 15
     place.fetch(tmp_path / "back")
-    assert hashes(tmp_path / "back") == hashes(new)
+    assert hashes(tmp_path / "back") == hashes(one)
+
+
+@pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "no journal"])
+def test_a_large_file_goes_on_with_the_parts_that_the_store_has(place, big_model, hashes, tmp_path, with_journal):
+    journals = tmp_path / "journals" if with_journal else None
+    with pytest.raises(Stopped):
+        place.ship(big_model, StopAt(2), ONE, journals)  # config.json, and the first part
+    assert place.listing() == {"config.json", BEGUN_PATH}
+    told = []
+    shipped = place.ship(big_model, told.append, ONE, journals)
+    assert shipped.bytes_moved == (big_model / "model.safetensors").stat().st_size - PART_BYTES
+    assert sum(told) == size_of(big_model)
+    assert not with_journal or not list(journals.glob("*.jsonl"))
+    assert place.store.pending_uploads("") == []
+    place.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(big_model)
 
 
 def test_a_fetch_interrupted_anywhere(place, weights, hashes, tmp_path):
+    """No file has its name before all are right; what has arrived stays and is not fetched again."""
     place.ship(weights("bf16"))
-    manifest = manifest_in_s3(place.store, place.address)
-    for number in range(1, len(manifest.files) + 1):
+    back, files = tmp_path / "back", set(hashes(weights("bf16")))
+    for number in range(1, len(files) + 1):
         with pytest.raises(Stopped):
-            place.fetch(tmp_path / "back", StopAt(number))
-        assert not list((tmp_path / "back").rglob("*.part"))
-        assert len(hashes(tmp_path / "back")) == number - 1
-        assert not is_complete(tmp_path / "back", manifest, place.cache)
-    place.fetch(tmp_path / "back")
-    assert hashes(tmp_path / "back") == hashes(weights("bf16"))
+            place.fetch(back, StopAt(number))
+        assert named(back) == set()
+        assert paths_in(back) == {BEGUN_PATH, *(f"{path}.part" for path in files)}
+        assert not is_complete(back, place.manifest, place.cache)
+    told = []
+    fetched = place.fetch(back, told.append)  # the last one was stopped when all had arrived
+    assert (fetched.changed, fetched.bytes_moved, sum(told)) == (True, 0, size_of(weights("bf16")))
+    assert paths_in(back) == {*files, MANIFEST_PATH}
+    assert hashes(back) == hashes(weights("bf16"))
+
+
+@pytest.mark.parametrize("damage", ["byte", "shorter", "longer", "gone"])
+def test_what_arrived_before_is_looked_at_again(place, big_model, hashes, flip, tmp_path, damage):
+    place.ship(big_model)
+    part = tmp_path / "back" / "model.safetensors.part"
+    with pytest.raises(Stopped):
+        place.fetch(tmp_path / "back", StopAt(3), ONE)  # config.json and both parts have come
+    size, last = part.stat().st_size, part.stat().st_size - PART_BYTES
+    if damage == "byte":
+        flip(part, PART_BYTES + 5)
+    elif damage == "gone":
+        part.unlink()
+    else:
+        os.truncate(part, size + 1000 if damage == "longer" else PART_BYTES + 5)
+    fetched = place.fetch(tmp_path / "back")
+    assert fetched.bytes_moved == {"byte": last, "shorter": last, "longer": 0, "gone": size}[damage]
+    assert hashes(tmp_path / "back") == hashes(big_model)
+
+
+def test_another_delivery_than_the_one_that_was_begun(place, model, hashes, tmp_path):
+    """Parts of the same size and name, of another model: each is looked at, and nothing of the old one stays."""
+    old, new = model("bf16", "old"), model("bf16", "new")
+    (old / "only-old.txt").write_text("old")
+    content = (new / "tokenizer.json").read_bytes()
+    (new / "tokenizer.json").write_bytes(content[:-1] + b" ")
+    place.ship(old)
+    with pytest.raises(Stopped):
+        place.fetch(tmp_path / "back", StopAt(len(hashes(old))))
+    place.ship(new)
+    fetched = place.fetch(tmp_path / "back")
+    assert fetched.bytes_moved == len(content)
+    assert paths_in(tmp_path / "back") == {*hashes(new), MANIFEST_PATH}
+    assert hashes(tmp_path / "back") == hashes(new)
+
+
+def test_a_full_disk_is_told_before_a_byte_moves(place, weights, small_disk):
+    place.ship(weights("bf16"))
+    disk, told = small_disk("4m"), []
+    with pytest.raises(DoesNotFit) as caught:
+        place.fetch(disk / "back", told.append)
+    assert caught.value.exit_code == 8
+    assert (told, list(disk.iterdir())) == ([], [])
+
+
+def test_a_disk_that_fills_up_is_not_left_full_of_halves(place, big_model, weights, hashes, small_disk):
+    """Somebody else writes to it meanwhile. What the file system cannot reserve beforehand fails when it is written."""
+    place.ship(big_model)
+    disk = small_disk("70m")
+    (disk / "of somebody else").write_bytes(b"x" * (1 << 20))
+
+    def fill(_count):
+        raise DoesNotFit("the disk is full", where="here")
+
+    with pytest.raises(DoesNotFit):
+        place.fetch(disk / "back", fill)
+    assert [path.name for path in disk.iterdir()] == ["of somebody else"]
+    place.fetch(disk / "back")
+    assert hashes(disk / "back") == hashes(big_model)
+
+
+def test_connections_that_are_closed_make_no_folder_complete(place, weights, tmp_path):
+    place.ship(weights("w4a16"))
+    store = place.world.store(place.store.bucket)
+    origin = open_s3_delivery(store, place.address)
+    store.close()
+    with pytest.raises(Cancelled):
+        fetch_to_folder(origin, tmp_path / "back", place.cache, ignore)
+    assert named(tmp_path / "back") == set()
+    assert not (tmp_path / "back" / MANIFEST_PATH).exists()
 
 
 def test_a_file_that_changes_between_hashing_and_sending(place, model):
-    folder = model()
-    source = open_source(folder)
-    manifest = hash_source(source, place.cache, ignore)
-    with (folder / "model-00002-of-00002.safetensors").open("r+b") as file:
+    origin = place.origin(model())
+    with (origin.folder / "model-00002-of-00002.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\xff")
     with pytest.raises(IntegrityError) as caught:
-        ship_to_s3(source, manifest, place.store, place.address, ignore)
+        place.ship_origin(origin)
     assert caught.value.what == "a file changed while it was shipped"
+    assert "model-00002-of-00002.safetensors" in caught.value.where
     assert MANIFEST_PATH not in place.listing()
     assert "model-00002-of-00002.safetensors" not in place.listing()
 
 
-def test_a_large_file_that_changes_between_hashing_and_sending(place, big_model, tmp_path):
-    folder = tmp_path / "model"
+@pytest.fixture
+def own_big_model(big_model, tmp_path, settled):
+    """A copy of the large model that a test may change."""
+    folder = tmp_path / "own-model"
     folder.mkdir()
     for path in big_model.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    source = open_source(folder)
-    manifest = hash_source(source, place.cache, ignore)
-    with (folder / "model.safetensors").open("ab") as file:
-        file.write(b"!")
-    with pytest.raises(IntegrityError):
-        ship_to_s3(source, manifest, place.store, place.address, ignore)
+    settled(folder)
+    return folder
+
+
+@pytest.mark.parametrize("change", ["byte", "shorter"])
+def test_a_large_file_that_changes_between_hashing_and_sending(place, own_big_model, flip, change):
+    origin = place.origin(own_big_model)
+    path = own_big_model / "model.safetensors"
+    if change == "byte":
+        flip(path, PART_BYTES + 7)
+    else:
+        os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(IntegrityError) as caught:
+        place.ship_origin(origin, connections=ONE)
+    size = (own_big_model / "model.safetensors").stat().st_size + (change == "shorter")
+    assert caught.value.why == f"bytes {PART_BYTES:,} to {size - 1:,} are not what was hashed"
     assert place.listing() == {"config.json", BEGUN_PATH}
+
+
+def test_a_large_file_that_grows_after_hashing_is_sent_as_it_was(place, own_big_model, big_model, hashes, tmp_path):
+    origin = place.origin(own_big_model)
+    with (own_big_model / "model.safetensors").open("ab") as file:
+        file.write(b"!")
+    place.ship_origin(origin)
+    place.fetch(tmp_path / "back")
+    assert hashes(tmp_path / "back") == hashes(big_model)
 
 
 # --- what should not be there ------------------------------------------------------------------------------
@@ -279,7 +483,7 @@ def test_a_stranger_below_the_prefix(place, weights, name, shipped):
     assert name in caught.value.why
     assert place.store.read(place.address.key(name), 100) == b"of somebody else"
     with pytest.raises(IntegrityError):
-        manifest_in_s3(place.store, place.address)
+        _ = place.manifest
 
 
 @pytest.mark.parametrize("change", ["missing", "shorter", "extra"])
@@ -290,21 +494,21 @@ def test_files_that_are_not_those_of_the_manifest(place, weights, change):
     else:
         place.store.put(place.address.key("tokenizer.json" if change == "shorter" else "more"), b"short")
     with pytest.raises(IntegrityError) as caught:
-        manifest_in_s3(place.store, place.address)
+        _ = place.manifest
     assert ("more" if change == "extra" else "tokenizer.json") in caught.value.why
     if change != "extra":
         assert place.ship(weights("w4a16")).changed
-        assert manifest_in_s3(place.store, place.address)
+        assert place.manifest
 
 
 def test_no_manifest(place, weights):
     with pytest.raises(IntegrityError) as caught:
-        manifest_in_s3(place.store, place.address)
+        _ = place.manifest
     assert (caught.value.exit_code, caught.value.what) == (7, "there is no complete delivery")
     place.ship(weights("w4a16"))
     place.store.delete(place.address.key(MANIFEST_PATH))
     with pytest.raises(IntegrityError):
-        manifest_in_s3(place.store, place.address)
+        _ = place.manifest
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b"[" * 100_000, b'{"schemaVersion": "v9"}'])
@@ -329,30 +533,86 @@ def test_a_manifest_that_leads_out(place, weights, tmp_path, path):
     assert not (tmp_path / "back").exists()
 
 
+def test_two_ships_to_one_prefix(place, model):
+    """The second one is told, and changes nothing."""
+    folder = model("w4a16")
+    place.ship(folder)
+    before = place.listing()
+    (folder / "new.txt").write_text("new")
+    with claimed(place.store, place.address.prefix), pytest.raises(Conflict) as caught:
+        place.ship(folder)
+    assert caught.value.exit_code == 5
+    assert str(os.getpid()) in caught.value.why
+    assert place.listing() == before
+    assert place.ship(folder).changed
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/other.safetensors", "notes.part"])
+@pytest.mark.parametrize("fetched", [False, True], ids=["first time", "again"])
+def test_a_stranger_in_the_folder(place, model, tmp_path, name, fetched):
+    folder, back = model("w4a16"), tmp_path / "back"
+    place.ship(folder)
+    if fetched:
+        place.fetch(back)
+        (folder / "new.txt").write_text("new")
+        place.ship(folder)
+    (back / name).parent.mkdir(parents=True, exist_ok=True)
+    (back / name).write_text("of somebody else")
+    before = paths_in(back)
+    with pytest.raises(Conflict) as caught:
+        place.fetch(back)
+    assert caught.value.exit_code == 5
+    assert name in caught.value.why
+    assert paths_in(back) == before
+    assert (back / name).read_text() == "of somebody else"
+
+
+def test_a_folder_that_is_being_fetched_into(place, weights, tmp_path):
+    """Whoever else tries is refused, however often."""
+    place.ship(weights("w4a16"))
+
+    def again(_count):
+        with pytest.raises(Conflict) as caught:
+            place.fetch(tmp_path / "back")
+        assert caught.value.what == "another run holds this folder: it is being fetched into"
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        place.fetch(tmp_path / "back", again)
+    assert place.fetch(tmp_path / "back").changed
+
+
 # --- wrong bytes -------------------------------------------------------------------------------------------
 
 
-def test_a_byte_that_is_wrong_in_the_store(place, weights, flip, tmp_path):
+def test_a_byte_that_is_wrong_in_the_store(place, weights, flip, hashes, tmp_path):
     place.ship(weights("bf16"))
-    flip(place.objects / "model-00002-of-00002.safetensors", 1_000_000)
+    stored = place.objects / "model-00002-of-00002.safetensors"
+    flip(stored, 1_000_000)
     with pytest.raises(IntegrityError) as caught:
         place.fetch(tmp_path / "back")
-    error, size = caught.value, (weights("bf16") / "model-00002-of-00002.safetensors").stat().st_size
-    assert error.exit_code == 7
-    assert error.where.endswith(f"/model-00002-of-00002.safetensors bytes 0 to {size - 1:,}")
-    assert not (tmp_path / "back" / "model-00002-of-00002.safetensors").exists()
+    error, size = caught.value, stored.stat().st_size
+    assert (error.exit_code, error.what) == (7, "bytes came wrong twice")
+    assert error.where == f"{place.address}model-00002-of-00002.safetensors bytes 0 to {size - 1:,}"
+    assert "CRC-64/NVME" in error.why
+    assert named(tmp_path / "back") == set()
     assert not (tmp_path / "back" / MANIFEST_PATH).exists()
-    assert not list((tmp_path / "back").rglob("*.part"))
+    flip(stored, 1_000_000)
+    assert place.fetch(tmp_path / "back").bytes_moved >= size
+    assert hashes(tmp_path / "back") == hashes(weights("bf16"))
 
 
-def test_the_part_with_the_wrong_byte_is_named(place, big_model, flip, tmp_path):
+def test_the_part_with_the_wrong_byte_is_named_and_the_other_one_stays(place, big_model, flip, hashes, tmp_path):
     place.ship(big_model)
     flip(place.objects / "model.safetensors", PART_BYTES + 7)
     with pytest.raises(IntegrityError) as caught:
-        place.fetch(tmp_path / "back")
+        place.fetch(tmp_path / "back", connections=ONE)
     size = (big_model / "model.safetensors").stat().st_size
     assert caught.value.where.endswith(f"bytes {PART_BYTES:,} to {size - 1:,}")
-    assert not (tmp_path / "back" / "model.safetensors").exists()
+    assert named(tmp_path / "back") == set()
+    flip(place.objects / "model.safetensors", PART_BYTES + 7)
+    assert place.fetch(tmp_path / "back").bytes_moved == size - PART_BYTES
+    assert hashes(tmp_path / "back") == hashes(big_model)
 
 
 def wrong_once(name):
@@ -373,9 +633,7 @@ def wrong_once(name):
 def test_a_byte_that_is_wrong_on_the_way_is_fetched_again(place, s3, proxy, weights, hashes, tmp_path, name):
     place.ship(weights("w4a16"))
     fault = wrong_once(name)
-    store = S3Store(s3.endpoint_at(proxy(s3.server.endpoint, fault).url), place.store._bucket)
-    place.fetch(tmp_path / "back", store=store)
-    store.close()
+    place.fetch(tmp_path / "back", url=proxy(s3.server.endpoint, fault).url)
     assert len(fault.done) == 1
     assert hashes(tmp_path / "back") == hashes(weights("w4a16"))
 
@@ -390,10 +648,8 @@ def test_bytes_that_stay_wrong_on_the_way(place, s3, proxy, weights, tmp_path):
             return status, headers, bytes(len(body))
         return None
 
-    store = S3Store(s3.endpoint_at(proxy(s3.server.endpoint, fault).url), place.store._bucket)
     with pytest.raises(IntegrityError) as caught:
-        place.fetch(tmp_path / "back", store=store)
-    store.close()
+        place.fetch(tmp_path / "back", url=proxy(s3.server.endpoint, fault).url)
     assert len(asked) == 2
     assert "tokenizer.json bytes 0 to" in caught.value.where
 
@@ -404,12 +660,9 @@ def test_an_answer_that_breaks_off(place, s3, proxy, weights, tmp_path):
     def fault(method, path, status, headers, body):
         return (status, headers, body[:1000]) if method == "GET" and path.endswith("model.safetensors") else None
 
-    store = S3Store(s3.endpoint_at(proxy(s3.server.endpoint, fault).url), place.store._bucket)
-    with pytest.raises((RemoteUnavailable, IntegrityError)):
-        place.fetch(tmp_path / "back", store=store)
-    store.close()
-    assert not (tmp_path / "back" / "model.safetensors").exists()
-    assert not list((tmp_path / "back").rglob("*.part"))
+    with pytest.raises(RemoteUnavailable):
+        place.fetch(tmp_path / "back", url=proxy(s3.server.endpoint, fault).url)
+    assert named(tmp_path / "back") == set()
 
 
 # --- a folder that was fetched -----------------------------------------------------------------------------
@@ -421,7 +674,7 @@ def test_an_answer_that_breaks_off(place, s3, proxy, weights, tmp_path):
 def test_a_damaged_folder_is_not_complete(place, weights, flip, settled, tmp_path, damage):
     place.ship(weights("w4a16"))
     folder = tmp_path / "back"
-    manifest = place.fetch(folder)
+    manifest = place.fetch(folder).manifest
     settled(folder)
     assert is_complete(folder, manifest, place.cache)
     file = folder / "tokenizer.json"

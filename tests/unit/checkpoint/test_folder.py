@@ -31,7 +31,20 @@ def test_pickles_are_refused(path: str):
     with pytest.raises(IntegrityError, match=f"{path} is refused") as caught:
         model_files(["config.json", path])
     assert caught.value.why == "pickled weights can run code when they are loaded"
-    assert caught.value.next_step == "deliver the safetensors files only"
+    assert caught.value.next_step == "deliver the safetensors files only: --exclude, or take the risk: --allow-pickle"
+
+
+def test_pickles_pass_when_they_are_allowed_and_code_never_does():
+    paths = ["config.json", *PICKLES, "sub/MODEL.BIN"]
+    assert model_files(paths, allow_pickle=True) == tuple(sorted(paths))
+    for path in ("modeling_mistral.py", "sub/a.PY", "lib.so", "run.sh"):
+        with pytest.raises(IntegrityError, match=f"{path} is refused"):
+            model_files([*paths, path], allow_pickle=True)
+    with pytest.raises(IntegrityError, match="is not safe"):
+        model_files([*paths, "../a.bin"], allow_pickle=True)
+    with pytest.raises(IntegrityError) as caught:
+        model_files(["a.bin", "A.bin"], allow_pickle=True)
+    assert "only in case" in caught.value.why
 
 
 @pytest.mark.parametrize("path", ["modeling_mistral.py", "sub/a.PY", "lib.so", "run.sh"])

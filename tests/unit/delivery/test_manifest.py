@@ -10,15 +10,29 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from modelberth.base.errors import IntegrityError
-from modelberth.delivery import manifest
-from modelberth.delivery.manifest import PART_BYTES, FileEntry, FileManifest, Part, parse_manifest, part_count, parts
+from modelberth.base.errors import IntegrityError, UsageError
+from modelberth.base.units import MIB
+from modelberth.delivery.manifest import (
+    LEAST_PART_BYTES,
+    MAX_PARTS,
+    MOST_PART_BYTES,
+    PART_BYTES,
+    Begun,
+    FileEntry,
+    FileManifest,
+    Part,
+    check_part_bytes,
+    parse_begun,
+    parse_manifest,
+    part_count,
+    parts,
+)
 
-SHA, CRC = "0123456789abcdef" * 4, "89abcdef"
+SHA, CRC = "0123456789abcdef" * 4, "0123456789abcdef"
 
 names = st.text(st.characters(exclude_characters="/\\:", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
 paths = st.lists(names.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=3).map("/".join)
-sizes = st.integers(0, 4 * PART_BYTES) | st.sampled_from([0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1])
+part_sizes = st.sampled_from([PART_BYTES, LEAST_PART_BYTES, LEAST_PART_BYTES + 1, MOST_PART_BYTES])
 
 
 def hexes(length: int) -> st.SearchStrategy[str]:
@@ -26,15 +40,28 @@ def hexes(length: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def file_entries(draw: st.DrawFn, path: st.SearchStrategy[str] = paths) -> FileEntry:
-    size = draw(sizes)
-    count = part_count(size)
-    return FileEntry(draw(path), size, draw(hexes(64)), tuple(draw(st.lists(hexes(8), min_size=count, max_size=count))))
+def file_entries(draw: st.DrawFn, part_bytes: int) -> FileEntry:
+    around = [0, 1, part_bytes - 1, part_bytes, part_bytes + 1]
+    size = draw(st.integers(0, 4 * part_bytes) | st.sampled_from(around))
+    count = part_count(size, part_bytes)
+    crcs = draw(st.lists(hexes(16), min_size=count, max_size=count))
+    return FileEntry(draw(paths), size, draw(hexes(64)), tuple(crcs))
 
 
-manifests = st.lists(file_entries(), max_size=4, unique_by=lambda entry: entry.path).map(
-    lambda entries: FileManifest(tuple(sorted(entries, key=lambda entry: entry.path)))
-)
+def no_folder_is_a_file(entries: list[FileEntry]) -> bool:
+    return not any(one.path.startswith(other.path + "/") for one in entries for other in entries)
+
+
+@st.composite
+def file_manifests(draw: st.DrawFn) -> FileManifest:
+    part_bytes = draw(part_sizes)
+    entries = draw(
+        st.lists(file_entries(part_bytes), max_size=4, unique_by=lambda entry: entry.path).filter(no_folder_is_a_file)
+    )
+    return FileManifest(tuple(sorted(entries, key=lambda entry: entry.path)), part_bytes)
+
+
+manifests = file_manifests()
 
 # --- round trip ----------------------------------------------------------------------------------------
 
@@ -59,9 +86,9 @@ def test_the_bytes_of_a_manifest_are_fixed():
     assert json.loads(written.to_json()) == {
         "schemaVersion": "modelberth.dev/manifest/v1",
         "partBytes": 67_108_864,
-        "files": [{"path": "a/b.json", "size": 0, "sha256": SHA, "crc32": [CRC]}],
+        "files": [{"path": "a/b.json", "size": 0, "sha256": SHA, "crc64nvme": [CRC]}],
     }
-    assert written.digest == "ab8bdcae9284220dc7ad32fef6368754bcc911c8913a513139e96719c09d9965"
+    assert written.digest == "4e575082f0809743066f3a1f5624c3f7f4ca52b846c6f99650afafe6b10951b3"
 
 
 @given(manifests)
@@ -73,30 +100,30 @@ def test_a_manifest_written_otherwise_has_the_same_digest(written: FileManifest)
 # --- parts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        (0, [(0, 0)]),
-        (1, [(0, 1)]),
-        (PART_BYTES - 1, [(0, PART_BYTES - 1)]),
-        (PART_BYTES, [(0, PART_BYTES)]),
-        (PART_BYTES + 1, [(0, PART_BYTES), (PART_BYTES, 1)]),
-        (2 * PART_BYTES, [(0, PART_BYTES), (PART_BYTES, PART_BYTES)]),
-    ],
-)
-def test_parts_around_their_size(size: int, expected: list[tuple[int, int]]):
-    crcs = tuple(f"{number:08x}" for number in range(part_count(size)))
-    assert list(parts(FileEntry("a", size, SHA, crcs))) == [
-        Part(number, offset, length, crcs[number]) for number, (offset, length) in enumerate(expected)
+@pytest.mark.parametrize("part_bytes", [LEAST_PART_BYTES, PART_BYTES])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_parts_around_their_size(part_bytes: int, beyond: int):
+    expected = {
+        -1: [(0, part_bytes - 1)],
+        0: [(0, part_bytes)],
+        1: [(0, part_bytes), (part_bytes, 1)],
+    }
+    size = part_bytes + beyond
+    crcs = tuple(f"{number:016x}" for number in range(part_count(size, part_bytes)))
+    assert list(parts(FileEntry("a", size, SHA, crcs), part_bytes)) == [
+        Part(number, offset, length, crcs[number]) for number, (offset, length) in enumerate(expected[beyond])
     ]
+
+
+def test_an_empty_file_has_one_part_of_no_bytes():
+    assert part_count(0, PART_BYTES) == 1
+    assert list(parts(FileEntry("a", 0, SHA, (CRC,)), PART_BYTES)) == [Part(0, 0, 0, CRC)]
 
 
 @given(st.integers(0, 500), st.integers(1, 64))
 def test_parts_cover_a_file_without_gap_or_overlap(size: int, part_bytes: int):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "PART_BYTES", part_bytes)
-        count = part_count(size)
-        found = list(parts(FileEntry("a", size, SHA, tuple(f"{number:08x}" for number in range(count)))))
+    count = part_count(size, part_bytes)
+    found = list(parts(FileEntry("a", size, SHA, tuple(f"{number:016x}" for number in range(count))), part_bytes))
     assert [part.number for part in found] == list(range(count))
     covered = [byte for part in found for byte in range(part.offset, part.offset + part.length)]
     assert covered == list(range(size))
@@ -104,11 +131,53 @@ def test_parts_cover_a_file_without_gap_or_overlap(size: int, part_bytes: int):
     assert found[-1].length > 0 or size == 0
 
 
+def test_a_file_that_is_not_hashed_has_no_parts_yet():
+    assert list(parts(FileEntry("a", 100, "", ()), PART_BYTES)) == []
+
+
+@pytest.mark.parametrize(
+    ("part_bytes", "largest"),
+    [
+        (5 * MIB, 0),
+        (5 * MIB, MAX_PARTS * 5 * MIB),
+        (5120 * MIB, 5 << 40),
+        (PART_BYTES, MAX_PARTS * PART_BYTES),
+        (5 * MIB + 1, 1),
+    ],
+)
+def test_parts_that_s3_takes(part_bytes: int, largest: int):
+    check_part_bytes(part_bytes, largest)
+
+
+@pytest.mark.parametrize("part_bytes", [-1, 0, 1, 5 * MIB - 1, 5120 * MIB + 1, 1 << 50])
+def test_parts_that_s3_does_not_take(part_bytes: int):
+    with pytest.raises(UsageError) as caught:
+        check_part_bytes(part_bytes, 1)
+    assert caught.value.what == f"parts of {part_bytes:,} bytes are not possible"
+    assert caught.value.why == "S3 takes parts from 5 MiB to 5120 MiB"
+
+
+@given(st.integers(LEAST_PART_BYTES, MOST_PART_BYTES), st.integers(1, MAX_PARTS * MOST_PART_BYTES))
+def test_a_file_of_too_many_parts_is_refused_with_a_size_that_will_do(part_bytes: int, largest: int):
+    if part_count(largest, part_bytes) <= MAX_PARTS:
+        check_part_bytes(part_bytes, largest)
+        return
+    with pytest.raises(UsageError, match="has too many parts") as caught:
+        check_part_bytes(part_bytes, largest)
+    step = caught.value.next_step
+    assert step.startswith("--part-size ")
+    assert step.endswith("MiB")
+    advised = int(step.removeprefix("--part-size ").removesuffix("MiB")) * MIB
+    assert advised > part_bytes
+    check_part_bytes(advised, largest)
+    assert part_count(largest, advised - MIB) > MAX_PARTS  # the least whole number
+
+
 # --- what is refused -----------------------------------------------------------------------------------
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    return {"path": "b", "size": 3, "sha256": SHA, "crc32": [CRC]} | changes
+    return {"path": "b", "size": 3, "sha256": SHA, "crc64nvme": [CRC]} | changes
 
 
 def document(*files: Any, **changes: Any) -> bytes:
@@ -122,7 +191,7 @@ def without(key: str) -> bytes:
     return document(item)
 
 
-VERSION = "its version is not modelberth.dev/manifest/v1 with parts of 67,108,864 bytes"
+VERSION = "its version is not modelberth.dev/manifest/v1"
 NO_MANIFEST = "its JSON is not that of a manifest"
 ORDER = "its paths are not sorted and unique"
 NONE = "the entry of b has a size or checksum that is none"
@@ -133,8 +202,15 @@ LIES: dict[str, tuple[bytes, str]] = {
     "a path twice, apart": (document(entry(path="a"), entry(), entry(path="a")), ORDER),
     "a file and a folder": (document(entry(path="a"), entry(path="a/b/c")), "a is a file and a folder"),
     "other version": (document(entry(), schemaVersion="modelberth.dev/manifest/v2"), VERSION),
-    "other parts": (document(entry(), partBytes=PART_BYTES // 2), VERSION),
     "no version": (document(entry(), schemaVersion=None), VERSION),
+    "parts that are text": (document(entry(), partBytes=str(PART_BYTES)), VERSION),
+    "parts that are a boolean": (document(entry(), partBytes=True), VERSION),
+    "parts with a fraction": (document(entry(), partBytes=float(PART_BYTES)), VERSION),
+    "parts of nothing": (document(entry(), partBytes=0), "parts of 0 bytes are none"),
+    "parts that are too small": (document(partBytes=5 * MIB - 1), "parts of 5,242,879 bytes are none"),
+    "parts that are too large": (document(partBytes=5120 * MIB + 1), "parts of 5,368,709,121 bytes are none"),
+    "no parts": (b'{"schemaVersion": "modelberth.dev/manifest/v1", "files": []}', NO_MANIFEST),
+    "checksums of other parts": (document(entry(size=6 * MIB), partBytes=5 * MIB), NONE),
     "files as a mapping": (document(files={}), "it has no list of files"),
     "files as text": (document(files=""), "it has no list of files"),
     "no files": (b'{"schemaVersion": "modelberth.dev/manifest/v1", "partBytes": 67108864}', NO_MANIFEST),
@@ -144,7 +220,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "no path": (without("path"), NO_MANIFEST),
     "no size": (without("size"), NO_MANIFEST),
     "no SHA-256": (without("sha256"), NO_MANIFEST),
-    "no checksums": (without("crc32"), NO_MANIFEST),
+    "no checksums": (without("crc64nvme"), NO_MANIFEST),
     "path that is a number": (document(entry(path=5)), NO_MANIFEST),
     "path that is nothing": (document(entry(path=None)), NO_MANIFEST),
     "size as text": (document(entry(size="3")), NONE),
@@ -156,13 +232,14 @@ LIES: dict[str, tuple[bytes, str]] = {
     "SHA-256 in capitals": (document(entry(sha256=SHA.upper())), NONE),
     "SHA-256 that is no text": (document(entry(sha256=None)), NONE),
     "too few checksums": (document(entry(size=PART_BYTES + 1)), NONE),
-    "too many checksums": (document(entry(crc32=[CRC, CRC])), NONE),
-    "no checksum for an empty file": (document(entry(size=0, crc32=[])), NONE),
-    "checksum too long": (document(entry(crc32=[CRC + "0"])), NONE),
-    "checksum that is no number": (document(entry(crc32=["0x12345g"])), NONE),
-    "checksum as a number": (document(entry(crc32=[1])), NONE),
-    "checksums as a mapping": (document(entry(crc32={CRC: 1})), NONE),
-    "checksums as a number": (document(entry(crc32=1)), NO_MANIFEST),
+    "too many checksums": (document(entry(crc64nvme=[CRC, CRC])), NONE),
+    "no checksum for an empty file": (document(entry(size=0, crc64nvme=[])), NONE),
+    "checksum of another kind": (document(entry(crc64nvme=["89abcdef"])), NONE),
+    "checksum too long": (document(entry(crc64nvme=[CRC + "0"])), NONE),
+    "checksum that is no number": (document(entry(crc64nvme=["0x123456789abcdg"])), NONE),
+    "checksum as a number": (document(entry(crc64nvme=[1])), NONE),
+    "checksums as a mapping": (document(entry(crc64nvme={CRC: 1})), NONE),
+    "checksums as a number": (document(entry(crc64nvme=1)), NO_MANIFEST),
     "list": (b"[]", NO_MANIFEST),
     "nothing": (b"", NO_MANIFEST),
     "null": (b"null", NO_MANIFEST),
@@ -212,3 +289,72 @@ def test_a_manifest_with_another_value_is_read_as_it_is_or_refused(data: st.Data
 def test_any_bytes_are_an_integrity_error(content: bytes):
     with pytest.raises(IntegrityError):
         parse_manifest(content, "here")
+
+
+# --- a delivery that has begun -------------------------------------------------------------------------
+
+
+@given(st.lists(paths, max_size=4).map(tuple), st.text(), st.booleans())
+def test_what_has_begun_reads_back_as_written(begun_paths: tuple[str, ...], identity: str, cleared: bool):
+    begun = Begun(begun_paths, identity, cleared)
+    assert parse_begun(begun.to_json(), "here") == begun
+
+
+def test_the_fields_of_what_has_begun_are_fixed():
+    """Another release may go on with it."""
+    assert json.loads(Begun(("a", "b/c"), "x", cleared=True).to_json()) == {
+        "schemaVersion": "modelberth.dev/begun/v1", "identity": "x", "cleared": True, "paths": ["a", "b/c"],
+    }  # fmt: skip
+
+
+def begun_document(**changes: Any) -> bytes:
+    sound = {"schemaVersion": "modelberth.dev/begun/v1", "identity": "x", "cleared": False, "paths": ["a"]}
+    return json.dumps({key: value for key, value in (sound | changes).items() if value is not ...}).encode()
+
+
+NOT_BEGUN = {
+    "nothing": b"",
+    "a list": b"[]",
+    "null": b"null",
+    "not UTF-8": b"\xff",
+    "nested deeply": b"[" * 100_000,
+    "cut short": begun_document()[:-2],
+    "the manifest of files": document(entry()),
+    "other version": begun_document(schemaVersion="modelberth.dev/begun/v2"),
+    "no version": begun_document(schemaVersion=...),
+    "no identity": begun_document(identity=...),
+    "identity that is a number": begun_document(identity=5),
+    "not said whether it is cleared": begun_document(cleared=...),
+    "cleared as a number": begun_document(cleared=1),
+    "cleared as text": begun_document(cleared="true"),
+    "no paths": begun_document(paths=...),
+    "paths as text": begun_document(paths="ab"),
+    "paths as a mapping": begun_document(paths={"a": 1}),
+    "path that is a number": begun_document(paths=["a", 5]),
+    "path that is nothing": begun_document(paths=[None]),
+}
+
+
+@pytest.mark.parametrize("content", NOT_BEGUN.values(), ids=NOT_BEGUN)
+def test_what_has_not_begun_like_this_is_refused(content: bytes):
+    with pytest.raises(IntegrityError, match="what an earlier delivery has left cannot be read") as caught:
+        parse_begun(content, "s3://models/a/.modelberth/begun.json")
+    assert caught.value.where == "s3://models/a/.modelberth/begun.json"
+    assert caught.value.next_step == "remove it"
+
+
+@pytest.mark.parametrize("path", ["../b", "/etc/passwd", "a//b", "", "a\\b", "a\n"])
+def test_what_has_begun_names_no_path_that_leads_elsewhere(path: str):
+    """Its files are removed by name."""
+    with pytest.raises(IntegrityError, match="is not safe"):
+        parse_begun(begun_document(paths=["a", path]), "here")
+
+
+@settings(max_examples=80)
+@given(st.binary(max_size=40), st.integers(0, len(begun_document())))
+def test_any_bytes_have_begun_or_are_an_integrity_error(content: bytes, place: int):
+    sound = begun_document()
+    for changed in (content, sound[:place] + content + sound[place:]):
+        with suppress(IntegrityError):
+            begun = parse_begun(changed, "here")
+            assert parse_begun(begun.to_json(), "here") == begun

@@ -10,8 +10,10 @@ from modelberth.base.errors import UsageError
 from modelberth.spec.addresses import (
     FolderAddress,
     HubAddress,
+    LayoutAddress,
     OciAddress,
     S3Address,
+    parse_place,
     parse_source,
     parse_weights,
 )
@@ -40,7 +42,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
     ],
 )
 def test_weights(text: str, address: S3Address | OciAddress):
-    assert parse_weights(text) == parse_source(text) == address
+    assert parse_weights(text) == parse_source(text) == parse_place(text) == address
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,37 @@ def test_weights(text: str, address: S3Address | OciAddress):
     ],
 )
 def test_sources(text: str, address: HubAddress | FolderAddress):
-    assert parse_source(text) == address
+    assert parse_source(text) == parse_place(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("oci-layout:images:1", LayoutAddress("images", "1")),
+        ("oci-layout:./my images/a:v1.0_x-y", LayoutAddress("./my images/a", "v1.0_x-y")),
+        ("oci-layout:/srv/images:latest", LayoutAddress("/srv/images", "latest")),
+        ("oci-layout:a:b:c", LayoutAddress("a:b", "c")),
+        ("oci-layout:~/images:1", LayoutAddress("~/images", "1")),
+        (f"oci-layout:a:{'x' * 128}", LayoutAddress("a", "x" * 128)),
+    ],
+)
+def test_image_layouts(text: str, address: LayoutAddress):
+    assert parse_place(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize("text", ["oci-layout:", "oci-layout:images", "oci-layout::1", "oci-layout:images:",
+                                  "oci-layout:images:-x", "oci-layout:images:a/b", "oci-layout:images:1\n",
+                                  "oci-layout:a\0b:1", f"oci-layout:a:{'x' * 129}"])  # fmt: skip
+def test_malformed_image_layouts(text: str):
+    with pytest.raises(UsageError, match="is no image in a layout") as caught:
+        parse_place(text)
+    assert caught.value.why == "expected oci-layout:PATH:tag"
+
+
+@pytest.mark.parametrize("text", ["OCI-LAYOUT:a:1", "./oci-layout:a:1", "oci-layout"])
+def test_what_only_looks_like_an_image_layout_is_a_folder(text: str):
+    assert parse_place(text) == FolderAddress(text)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +124,7 @@ def test_sources(text: str, address: HubAddress | FolderAddress):
     ],
 )
 def test_malformed_weights(text: str, message: str):
-    for parse in (parse_weights, parse_source):
+    for parse in (parse_weights, parse_source, parse_place):
         with pytest.raises(UsageError) as caught:
             parse(text)
         assert message in caught.value.what
@@ -124,9 +156,10 @@ def test_weights_are_s3_or_oci_only(text: str):
     ],
 )
 def test_malformed_sources(text: str, message: str):
-    with pytest.raises(UsageError) as caught:
-        parse_source(text)
-    assert message in caught.value.what
+    for parse in (parse_source, parse_place):
+        with pytest.raises(UsageError) as caught:
+            parse(text)
+        assert message in caught.value.what
 
 
 # A secret key with a slash in it, as AWS makes them.
@@ -145,7 +178,7 @@ CANARY = "CANARY/7MDENG+bPx"
         f"hf://user:{CANARY}@mistralai/a@main",
     ],
 )
-@pytest.mark.parametrize("parse", [parse_weights, parse_source])
+@pytest.mark.parametrize("parse", [parse_weights, parse_source, parse_place])
 def test_a_password_in_an_address_is_never_shown(parse, text: str):
     with pytest.raises(UsageError) as caught:
         parse(text)
@@ -176,18 +209,25 @@ addresses = st.one_of(
     ),
     st.builds(FolderAddress, folders),
 )
+places = addresses | st.builds(LayoutAddress, folders, tags)
+starts = ["", "s3://", "oci://", "hf://", "gs://", "s3://models/", "oci://quay.io/a", "hf://a/b", "oci-layout:a:"]
 anything = st.tuples(
-    st.sampled_from(["", "s3://", "oci://", "hf://", "gs://", "s3://models/", "oci://quay.io/a", "hf://a/b"]),
+    st.sampled_from(starts),
     st.text(max_size=20) | st.text("ab/.:@-_[]A0", max_size=20),
 ).map("".join)
 
 
 @given(addresses)
 def test_the_text_of_an_address_reads_back_as_the_same(address):
-    assert parse_source(str(address)) == address
+    assert parse_source(str(address)) == parse_place(str(address)) == address
 
 
-@given(anything, st.sampled_from([parse_source, parse_weights]))
+@given(places)
+def test_the_text_of_a_place_reads_back_as_the_same(address):
+    assert parse_place(str(address)) == address
+
+
+@given(anything, st.sampled_from([parse_source, parse_weights, parse_place]))
 @example("s3://models//", parse_weights)
 def test_any_text_is_an_address_or_a_usage_error(text: str, parse):
     try:
