@@ -2,6 +2,7 @@
 
 - `berth --help` beside `python -c pass` and `hf --help` (from the engine's environment), in turn, medians;
 - sizing: a thousand plans, `berth size` beside `python -c pass`, bytes read of a large model (tools/bench_sizing.py);
+- delivery: upload, download, rerun and image beside the usual programs (tools/bench_delivery.py);
 - the main job's stages, first run (empty state, no compiled kernels) and second run;
 - peak resident memory of `berth` itself, read from /proc while it serves.
 
@@ -21,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_delivery import bench_delivery
 from bench_sizing import bench_sizing
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,7 @@ def main() -> None:
     python = engine_python()
     start_times(python)
     bench_sizing(BERTH, wall)
+    bench_delivery()
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         state = Path(folder)
         (state / "runtimes").symlink_to(python.parents[3])
