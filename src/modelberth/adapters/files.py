@@ -155,3 +155,15 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def open_pieces(path: Path, offset: int, length: int, buffer: memoryview) -> Iterator[memoryview]:
+    """A range of a file, a buffer at a time. Fewer bytes come when the file is shorter."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while length:
+            count = file.readinto(buffer[: min(len(buffer), length)])
+            if not count:
+                return
+            length -= count
+            yield buffer[:count]

@@ -20,7 +20,8 @@ import httpx2
 from huggingface_hub import constants, errors, get_session, get_token
 
 from modelberth import __version__
-from modelberth.adapters.transport import Answer, Request, Sink, Wire, is_range, range_header, wrong_range
+from modelberth.adapters.http_messages import Answer, Request, Sink, is_range, range_header, wrong_range
+from modelberth.adapters.transport import Wire
 from modelberth.base.errors import AuthError, BerthError, IntegrityError, RemoteUnavailable, UsageError
 from modelberth.spec.addresses import HubAddress
 

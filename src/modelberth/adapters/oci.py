@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelberth.adapters.files import CHUNK_BYTES, disk_errors, write_file, writing
-from modelberth.adapters.transport import Sink
+from modelberth.adapters.http_messages import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery import image
 from modelberth.delivery.image import Descriptor

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, Full, Queue
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
-from modelberth.adapters.transport import Sink
+from modelberth.adapters.http_messages import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.checkpoint.folder import check_path
 
@@ -26,15 +26,32 @@ _MODES = {
 _BUFFER_BYTES = 256 << 10
 _AHEAD, _LOOK_SECONDS = 8, 0.2
 _ROOT = "models/"
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+OnRemoved = Callable[[str], None]
+"""Told of a path without `models/` that is gone with all below it; of an empty one for all of /models."""
 
 
-def model_files_in(media_type: str, send: Callable[[Sink], None], where: str) -> Iterator[tuple[str, int, IO[bytes]]]:
+class Stream(Protocol):
+    """The bytes of one file, in order."""
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end."""
+
+
+def _ignore_removed(_path: str) -> None:
+    return
+
+
+def model_files_in(
+    media_type: str, send: Callable[[Sink], None], where: str, on_removed: OnRemoved = _ignore_removed
+) -> Iterator[tuple[str, int, Stream]]:
     """The files below /models of a layer, in order: path without `models/`, bytes, and a stream that gives them.
 
     Args:
         media_type: of the layer.
         send: pours the layer's bytes into a sink and checks them at the end; runs on a thread of its own.
         where: the layer, for messages.
+        on_removed: told of what the layer takes away of those below it; its own files stay, whatever stands first.
 
     Raises:
         IntegrityError: a compression that is not read, no tar, links or unsafe paths among the model's files, or what
@@ -53,7 +70,10 @@ def model_files_in(media_type: str, send: Callable[[Sink], None], where: str) ->
             with tarfile.open(mode=_MODES[media_type], fileobj=reader, bufsize=_BUFFER_BYTES) as archive:  # type: ignore[call-overload]
                 for member in archive:
                     members += 1
-                    found = _model_file(archive, member, where)
+                    if _is_whiteout(member):
+                        _tell_removed(member, on_removed)
+                        continue
+                    found = _model_file(archive, member, where, stream)
                     if found is not None:
                         yield found
         except (tarfile.TarError, EOFError, OSError) as error:
@@ -64,17 +84,61 @@ def model_files_in(media_type: str, send: Callable[[Sink], None], where: str) ->
         stream.drain()
 
 
-def _model_file(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> tuple[str, int, IO[bytes]] | None:
+def _plain(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./").removeprefix("/")
+
+
+def _is_whiteout(member: tarfile.TarInfo) -> bool:
+    return _plain(member).rpartition("/")[2].startswith(_WHITEOUT)
+
+
+def _tell_removed(member: tarfile.TarInfo, on_removed: OnRemoved) -> None:
+    """Say what a whiteout takes away, if it is of /models. Source: OCI image specification 1.1, "Whiteouts"."""
+    folder, _, name = _plain(member).rpartition("/")
+    # An opaque folder stays and what was in it goes: files have no folders of their own here, so it is the same.
+    path = folder if name == _OPAQUE else f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/")
+    if path in {"", _ROOT.rstrip("/")}:
+        on_removed("")
+    elif path.startswith(_ROOT):
+        on_removed(path.removeprefix(_ROOT))
+
+
+def _model_file(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, where: str, pulled: _Pulled
+) -> tuple[str, int, Stream] | None:
     """A member that is a file of the model; None for anything else of the image."""
-    path = member.name.removeprefix("./").removeprefix("/")
+    path = _plain(member)
     if not path.startswith(_ROOT) or member.isdir():
         return None
-    content = archive.extractfile(member) if member.isreg() else None
+    # A sparse file says a size of its own, which no byte in the layer stands for.
+    content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
     if content is None:
         why = "only plain files are taken"
         raise IntegrityError("a link or device stands among the model's files", where=f"{where} {path}", why=why)
     check_path(path.removeprefix(_ROOT))
-    return path.removeprefix(_ROOT), member.size, content
+    return path.removeprefix(_ROOT), member.size, _Content(content, pulled, f"{where} {path}")
+
+
+class _Content:
+    """The bytes of one file. What is wrong with the archive is an error of ours; a wrong digest would explain it."""
+
+    def __init__(self, content: IO[bytes], pulled: _Pulled, where: str) -> None:
+        self._content, self._pulled, self._where = content, pulled, where
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end.
+
+        Raises:
+            IntegrityError: the archive ends before the file does, or cannot be decompressed.
+        """
+        try:
+            return self._content.read(size)
+        except (tarfile.TarError, EOFError) as error:
+            self._pulled.drain()
+            raise IntegrityError(
+                "the layer breaks off inside a file", where=self._where, why="its digest is right: it was built so",
+                next_step="build the image again",
+            ) from error  # fmt: skip
 
 
 class _Pulled:

@@ -12,16 +12,20 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from modelberth.base.errors import BerthError, IntegrityError, NotReady, RemoteUnavailable, UsageError
+from modelberth.adapters.http_messages import (
+    Answer,
+    Request,
+    Sink,
+    asked_pause,
+    is_loopback,
+    redirected,
+)
+from modelberth.base.errors import BerthError, NotReady, RemoteUnavailable, UsageError
 
 BUFFER_BYTES = 128 << 10
 """Of each thread. It stays in the processor's second cache between receiving, hashing and writing."""
@@ -30,51 +34,10 @@ _HEAD_BYTES = 256 << 10
 _TRICKLE_BYTES = 64 << 10
 """Bytes that must come within the time of a stall, or the connection counts as stalled."""
 _ATTEMPTS = 5
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED = 0.25, 8.0, 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS = 3
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-Sink = Callable[[memoryview], None]
-"""Takes the next bytes; they are overwritten when it returns."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request, signed. Its text form shows neither query nor headers: both may hold credentials.
-
-    Attributes:
-        method: of HTTP.
-        url: with its query.
-        headers: all but Content-Length.
-        slow_seconds: beyond the time of a stall, so long the answer may take to begin: the other side has much to do.
-    """
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    slow_seconds: float = 0.0
-
-    def __repr__(self) -> str:
-        """Without credentials."""
-        return f"Request({self.method} {shown_url(self.url)})"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: status, headers by lower-case name, and the body of an answer that was read whole.
-
-    `url` is what answered at last, after redirects.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-    url: str = ""
-
-    @property
-    def is_page(self) -> bool:
-        """Whether this is a page for people, as proxies and consoles answer."""
-        return "text/html" in self.headers.get("content-type", "").lower()
 
 
 class Stalled(Exception):
@@ -157,7 +120,7 @@ class Wire:
         for _ in range(_MOST_REDIRECTS + 1):
             with self._answered(request, b"", None) as response:
                 if response.status in _REDIRECTS and response.getheader("Location"):
-                    request = _redirected(request, response.getheader("Location", ""))
+                    request = redirected(request, response.getheader("Location", ""))
                     continue
                 answer = _answer(request, response, b"")
                 if not accept(answer):
@@ -315,7 +278,7 @@ class Wire:
                 answer = attempt()
                 if answer.status not in TRY_AGAIN or number == self._attempts:
                     return answer
-                pause = max(pause, _asked_pause(answer.headers))
+                pause = max(pause, asked_pause(answer.headers))
             except ssl.SSLCertVerificationError as error:
                 raise _untrusted(where, error) from None
             except (*TRANSIENT, AttributeError, ValueError) as error:
@@ -372,64 +335,6 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         ) from None  # fmt: skip
 
 
-def shown_url(url: str) -> str:
-    """A URL for messages: without user, password and query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "an address that is none"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is on this machine, so that nothing in between can change what is sent."""
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
-
-
-def range_header(offset: int, length: int) -> str:
-    """The Range header of so many bytes."""
-    return f"bytes={offset}-{offset + length - 1}"
-
-
-def is_range(answer: Answer, offset: int, length: int) -> bool:
-    """Whether an answer is the range that was asked for.
-
-    A right Content-Range counts whatever the status (rclone answers 200 with one); without one, only a 200 of
-    exactly these bytes from the start.
-    """
-    answered = answer.headers.get("content-range", "")
-    declared = answer.headers.get("content-length")
-    if declared is not None and declared != str(length):
-        return False
-    if answered:
-        return answer.status in {200, 206} and answered.startswith(f"bytes {offset}-{offset + length - 1}/")
-    return answer.status == 200 and offset == 0 and declared == str(length)
-
-
-def wrong_range(answer: Answer, offset: int, length: int, where: str) -> IntegrityError:
-    """The error for an answer that is another range."""
-    found = answer.headers.get("content-range") or f"status {answer.status}, no Content-Range"
-    size = answer.headers.get("content-length", "no")
-    return IntegrityError(
-        "another range than asked came back", where=where,
-        why=f"asked for bytes {offset}-{offset + length - 1}, got '{found}' with {size} bytes declared",
-        next_step="check what answers there: a proxy that knows no ranges?",
-    )  # fmt: skip
-
-
-def open_pieces(path: Path, offset: int, length: int, buffer: memoryview) -> Iterator[memoryview]:
-    """A range of a file, a buffer at a time. Fewer bytes come when the file is shorter."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        while length:
-            count = file.readinto(buffer[: min(len(buffer), length)])
-            if not count:
-                return
-            length -= count
-            yield buffer[:count]
-
-
 def _read_some(response: http.client.HTTPResponse, room: memoryview) -> int:
     """One read of what is there, straight into the buffer; chunked bodies go the library's way."""
     if response.chunked:
@@ -466,32 +371,6 @@ def _proxy_for(scheme: str, netloc: str) -> str:
     if is_loopback(f"{scheme}://{netloc}") or proxy_bypass(netloc):
         return ""
     return urlsplit(getproxies().get(scheme, "")).netloc.rpartition("@")[2]
-
-
-def _redirected(request: Request, location: str) -> Request:
-    """The request that a redirect leads to; who we are stays with the host that knows us."""
-    try:
-        url = urljoin(request.url, location)
-        old, new = urlsplit(request.url), urlsplit(url)
-        _ = new.port  # says whether it is one
-    except ValueError:
-        raise http.client.HTTPException("a redirect to what is no address") from None
-    if new.scheme not in {"http", "https"} or (old.scheme == "https" and new.scheme != "https"):
-        raise http.client.HTTPException("a redirect to where bytes are not protected")
-    if (old.scheme, old.netloc) == (new.scheme, new.netloc):
-        return Request(request.method, url, request.headers)
-    kept = {name: value for name, value in request.headers.items() if name.lower() in {"range", "user-agent", "accept"}}
-    return Request(request.method, url, kept)
-
-
-def _asked_pause(headers: Mapping[str, str]) -> float:
-    """Seconds of a Retry-After header, a number or a date; at most a minute."""
-    text = headers.get("retry-after", "").strip()
-    if text.isdigit():
-        return min(float(text), _LONGEST_ASKED)
-    with suppress(ValueError, TypeError):
-        return min(max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_ASKED)
-    return 0.0
 
 
 def _untrusted(where: str, error: ssl.SSLCertVerificationError) -> RemoteUnavailable:

@@ -16,13 +16,13 @@ EPILOG = """\b
 Examples:
   berth modelcar build ./weights oci-layout:./images:int4       a layout on disk, without Docker
   berth modelcar push oci-layout:./images:int4 oci://quay.io/acme/mistral:int4
-  berth modelcar push ./weights oci://quay.io/acme/mistral:int4  straight from the folder: no second copy
+  berth modelcar push ./weights oci://quay.io/acme/mistral:int4  straight from the folder, no copy
   berth modelcar inspect oci://quay.io/acme/mistral:int4
 
 \b
 The same files give the same digest on any machine. Image volumes (oci+native://) and oci+fetch://
-need nothing but the files; KServe's sidecar mode (oci://) needs sh, ln and sleep: name a small image
-that has them with --base."""
+need nothing but the files; KServe's sidecar mode (oci://) needs sh, ln and sleep: name a small
+image that has them with --base."""
 
 _BASE = click.option(
     "--base", metavar="IMAGE", default="", show_envvar=True,

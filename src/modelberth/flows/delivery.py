@@ -261,7 +261,7 @@ class _Delivery:
             else:
                 layout = self._places.layout(destination)
                 with layout_lock(layout):
-                    shipped = build_image(origin, layout, tag_of(destination), stage.moved, base)
+                    shipped = build_image(origin, layout, tag_of(destination), stage.moved, base, self._cache)
             stage.outcome = _outcome(shipped)
         return shipped
 
@@ -300,7 +300,7 @@ def tag_of(address: OciAddress | LayoutAddress) -> str:
     Raises:
         UsageError: the address names a digest, which nobody can choose.
     """
-    if isinstance(address, OciAddress) and not address.tag:
+    if isinstance(address, OciAddress) and (address.digest or not address.tag):
         raise UsageError("an image is shipped to a tag", where=str(address), next_step="give oci://registry/name:tag")
     return address.tag
 

@@ -74,12 +74,13 @@ def fetch_to_folder(
         DoesNotFit: the disk is too small, or became full; nothing of this delivery stays then.
         Conflict: the folder holds other files, or another fetch into it is under way.
     """
-    with _folder_of_ours(folder):
+    with folder_of_ours(folder):
         return _FolderFetch(origin, folder, cache, on_bytes, on_file).run(connections)
 
 
 @contextmanager
-def _folder_of_ours(folder: Path) -> Iterator[None]:
+def folder_of_ours(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that is fetched into; what was made for it and stays empty goes with it."""
     made = not folder.exists()
     with disk_errors(folder):
         (folder / OWN_FOLDER).mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from modelberth.adapters.files import CHUNK_BYTES, OnBytes, disk_errors
+from modelberth.adapters.folder import HashCache
 from modelberth.adapters.hashing import PartHasher
+from modelberth.adapters.http_messages import Sink
 from modelberth.adapters.oci import Layout
-from modelberth.adapters.transport import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery import image
 from modelberth.delivery.image import Base, Descriptor
@@ -112,8 +113,9 @@ def manifest_in_image(blobs: Blobs, reference: str) -> tuple[FileManifest, dict[
 
 
 def build_image(
-    origin: FolderOrigin, layout: Layout, tag: str, on_bytes: OnBytes, base: tuple[Blobs, Base] | None = None
-) -> Shipped:
+    origin: FolderOrigin, layout: Layout, tag: str, on_bytes: OnBytes, base: tuple[Blobs, Base] | None = None,
+    cache: HashCache | None = None,
+) -> Shipped:  # fmt: skip
     """Build a model image: one deterministic layer a file, the manifest of files as the last layer.
 
     Args:
@@ -122,6 +124,7 @@ def build_image(
         tag: name of the image in the layout.
         on_bytes: told of every byte written.
         base: the image that it stands on, and where that one's blobs are.
+        cache: of layer digests; without it every layer is written.
     """
     manifest, below = FileManifest(origin.files, origin.part_bytes), base[1] if base else None
     annotations = annotations_of(manifest, below)
@@ -129,11 +132,11 @@ def build_image(
     if known and _is_same(layout, known, annotations):
         on_bytes(manifest.size)
         return Shipped(known.digest, changed=False, bytes_moved=0, manifest=manifest)
-    layers = [
-        layout.write_layer(_layer(origin.folder / entry.path, entry, manifest.part_bytes, on_bytes), entry.path)
-        for entry in manifest.files
-    ]
-    layers.append(layout.write_layer(own_layer(manifest.to_json()), MANIFEST_PATH))
+    stored = [_store_layer(origin, entry, layout, on_bytes, cache) for entry in manifest.files]
+    own = layout.write_layer(own_layer(manifest.to_json()), MANIFEST_PATH)
+    layers, moved = [*(layer for layer, _ in stored), own], own.size + sum(count for _, count in stored)
+    if cache is not None:
+        cache.save()
     if base:
         for layer in base[1].layers:
             if not layout.has(layer):
@@ -143,8 +146,26 @@ def build_image(
     descriptor = layout.write_blob(image.MANIFEST_TYPE, document)
     layout.set_tag(tag, descriptor)
     layout.remove_unused()
-    moved = sum(layer.size for layer in layers)
     return Shipped(descriptor.digest, changed=True, bytes_moved=moved, manifest=manifest)
+
+
+def _store_layer(
+    origin: FolderOrigin, entry: FileEntry, layout: Layout, on_bytes: OnBytes, cache: HashCache | None
+) -> tuple[Descriptor, int]:
+    """The layer of a file, written where it is not there yet, and the bytes that were written."""
+    path, written = origin.folder / entry.path, []
+
+    def write() -> str:
+        written.append(layout.write_layer(_layer(path, entry, origin.part_bytes, on_bytes), entry.path))
+        return written[0].digest
+
+    digest = cache.digest(path, f"layer {entry.path}", write) if cache is not None else write()
+    layer = Descriptor(image.LAYER_TYPE, digest, image.layer_bytes(entry), entry.path)
+    if not written and not layout.has(layer):
+        write()  # it is known, of another layout or a push
+    elif not written:
+        on_bytes(entry.size)
+    return layer, layer.size if written else 0
 
 
 def annotations_of(manifest: FileManifest, base: Base | None) -> dict[str, str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modelberth.adapters.files import disk_errors
+from modelberth.adapters.http_messages import Sink
 from modelberth.adapters.s3 import S3Store
-from modelberth.adapters.transport import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery.manifest import PART_BYTES, FileEntry, FileManifest
 from modelberth.spec.addresses import S3Address

@@ -5,6 +5,7 @@ What the environment says of stores (AWS_*, KServe's own variables, HF_*) is rea
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from modelberth.adapters.files import OnBytes, ignore_bytes
 from modelberth.adapters.folder import HashCache, without
-from modelberth.adapters.transport import Sink
+from modelberth.adapters.http_messages import Sink
 from modelberth.base.errors import IntegrityError, UsageError
 from modelberth.checkpoint.folder import is_weights, model_files
 from modelberth.delivery.manifest import (
@@ -183,7 +184,13 @@ class Places:
         repository = self.hub(address)
         sizes = repository.sizes()
         pinned = replace(address, revision=repository.commit)
-        files = self._declared(str(pinned), repository, sizes, repository.sha256, strict=False)
+
+        def sha256(path: str) -> str:
+            """As the Hub declares it; small files have none there and are read for it."""
+            small = sizes[path] <= _SMALL_BYTES
+            return repository.sha256(path) or (_sha256(repository.read(path, 0, sizes[path])) if small else "")
+
+        files = self._declared(str(pinned), repository, sizes, sha256, strict=False)
         return HubOrigin(repository, pinned, files, self.options.part_bytes)
 
     def _declared(
@@ -203,6 +210,8 @@ class Places:
         return tuple(FileEntry(path, sizes[path], sha256(path), ()) for path in kept)
 
 
+_SMALL_BYTES = 16 << 20
+"""Larger files are kept apart by the Hub (LFS), and have a SHA-256 there."""
 _UNNEEDED_FOLDERS = ("onnx/", "openvino/", "original/", "metal/", "coreml/", "runs/", "assets/", "images/", "figures/")
 _UNNEEDED_SUFFIXES = (
     ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".tflite", ".ot", ".npz", ".py", ".sh", ".png",
@@ -235,6 +244,10 @@ class HubOrigin:
     def stop(self) -> None:
         """Close the connections."""
         self._repository.close()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def reference(address: OciAddress | LayoutAddress) -> str:

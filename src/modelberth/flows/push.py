@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelberth.adapters.files import OnBytes, disk_errors, ignore_bytes
+from modelberth.adapters.files import OnBytes, disk_errors, ignore_bytes, open_pieces
 from modelberth.adapters.folder import HashCache
+from modelberth.adapters.http_messages import Sink
 from modelberth.adapters.oci import Layout
-from modelberth.adapters.transport import Sink, open_pieces
+from modelberth.adapters.transport import Cancelled
 from modelberth.base.errors import Conflict, DoesNotFit
 from modelberth.base.units import format_decimal
 from modelberth.catalog.registries import layer_limit
@@ -31,6 +34,7 @@ from modelberth.flows.origins import FolderOrigin
 from modelberth.flows.parallel import Task, run_parallel
 from modelberth.flows.progress import OnFile, ignore_file
 from modelberth.flows.ship import Shipped
+from modelberth.flows.spool import path_of, spool_in
 
 if TYPE_CHECKING:
     from modelberth.adapters.registry import Registry
@@ -196,8 +200,10 @@ class _Session:
         if self._path is not None:
             with disk_errors(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_text(json.dumps(address), encoding="utf-8")
-                self._path.chmod(0o600)  # some registries put a signature into it
+                # For nobody else's eyes: some registries put a signature into it.
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(json.dumps(address))
 
     def forget(self) -> None:
         """The blob is there."""
@@ -212,16 +218,22 @@ def layer_descriptors(
     """The layers of a folder's files, in their order; digests that are not known are made, several at a time."""
     found: dict[str, Descriptor] = {}
     waiting = list(origin.files)
+    stopped = threading.Event()
+
+    def count(read: int) -> None:
+        if stopped.is_set():
+            raise Cancelled
+        on_bytes(read)
 
     def make(entry: FileEntry) -> None:
         path = origin.folder / entry.path
-        digest = cache.digest(path, f"layer {entry.path}", partial(_layer_digest, path, entry, on_bytes))
+        digest = cache.digest(path, f"layer {entry.path}", partial(_layer_digest, path, entry, count))
         found[entry.path] = Descriptor(image.LAYER_TYPE, digest, image.layer_bytes(entry), entry.path)
 
     def next_task() -> Task | None:
         return partial(make, waiting.pop(0)) if waiting else None
 
-    run_parallel(next_task, min(2, len(waiting)), lambda: None)
+    run_parallel(next_task, min(os.cpu_count() or 1, len(waiting)), stopped.set)
     cache.save()
     return tuple(found[entry.path] for entry in origin.files)
 
@@ -250,12 +262,15 @@ def _memory_pieces(content: bytes, offset: int, length: int) -> Iterator[memoryv
 
 
 def _remote_pieces(source: Blobs, blob: Descriptor, offset: int, length: int) -> Iterator[memoryview]:
-    """A range of a blob that is somewhere else, a megabyte at a time. The registry checks the whole."""
-    while length:
-        content = bytearray()
-        source.read_range(blob, offset, min(_BUFFER_BYTES, length), content.extend)
-        yield memoryview(content)
-        offset, length = offset + len(content), length - len(content)
+    """A range of a blob that is somewhere else, through a spool on disk. The registry checks the whole."""
+    with spool_in(Path(tempfile.gettempdir())) as spool:
+
+        def sink(chunk: memoryview) -> None:
+            spool.write(chunk)
+
+        source.read_range(blob, offset, length, sink)
+        spool.flush()
+        yield from open_pieces(path_of(spool), 0, length, memoryview(bytearray(_BUFFER_BYTES)))
 
 
 def _require_layers_fit(origin: FolderOrigin, registry: Registry) -> None:

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
-from modelberth.adapters.files import OnBytes, disk_errors
+from modelberth.adapters.files import OnBytes, disk_errors, open_pieces
 from modelberth.adapters.hashing import crc64nvme, crc_text
 from modelberth.adapters.s3 import S3Store, StoredPart, Upload
-from modelberth.adapters.transport import open_pieces
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery.journal import (
     Journal,
@@ -35,6 +34,7 @@ from modelberth.delivery.manifest import FileEntry, Part, part_count, parts
 from modelberth.flows.origins import Origin
 from modelberth.flows.parallel import Task, run_parallel
 from modelberth.flows.progress import OnFile
+from modelberth.flows.spool import checked_pieces, path_of, spool_in
 from modelberth.spec.addresses import S3Address
 
 _BUFFER_BYTES = 256 << 10
@@ -66,7 +66,7 @@ class Uploader:
     ) -> None:  # fmt: skip
         self._origin, self._store, self._address = origin, store, address
         self._on_bytes, self._on_file = on_bytes, on_file
-        self._workspace, self._path = workspace, journal
+        self._spools, self._path = workspace or Path(tempfile.gettempdir()), journal
         self._known = Journal()
         self._journal: BinaryIO | None = None
         self._lock = threading.Lock()
@@ -107,7 +107,9 @@ class Uploader:
         """
         for entry in self._origin.files:
             entry = self._known.files.get(entry.path, entry) if not entry.crc64nvme else entry
-            if entry in kept or (entry.path in {each.path for each in kept} and entry.crc64nvme):
+            there = next((each for each in kept if each.path == entry.path), None)
+            entry = there if there is not None and there.crc64nvme else entry
+            if there is not None and entry.crc64nvme:
                 self._done.append(entry)
                 self._on_bytes(entry.size)
                 self._on_file(entry.path)
@@ -243,10 +245,11 @@ class Uploader:
         many = len(wanted) > 1
         upload = self._upload_of_stream(sending) if many else None
         for part in wanted:
-            with self._spool() as spool:
+            with spool_in(self._spools) as spool:
                 crc = self._fill_spool(spool, sending, part)
                 part = Part(part.number, part.offset, part.length, crc)
-                pieces = partial(_checked_pieces, Path(spool.name), 0, part, spool.name, self._buffer())
+                place = f"{self._origin.where} {sending.entry.path}"
+                pieces = partial(checked_pieces, path_of(spool), 0, part, place, self._buffer())
                 if upload is None:
                     self._check_stream(sending)
                     self._store.put_pieces(sending.key, part.length, crc, pieces)
@@ -268,6 +271,9 @@ class Uploader:
         known = self._known.uploads.get(sending.key)
         stored = self._store.stored_parts(sending.key, known.upload) if known else None
         if known is None or stored is None:
+            for item in self._store.pending_uploads(sending.key):
+                if item.key == sending.key:  # nobody else ships here: it is an orphan
+                    self._store.abort_upload(item.key, item.id)
             sending.upload = self._new_upload(sending.key)
             return sending.upload
         sending.upload = Upload(sending.key, known.upload, any(part.crc64nvme for part in stored.values()))
@@ -293,7 +299,7 @@ class Uploader:
                 nonlocal crc
                 crc = crc64nvme(chunk, crc)
                 hasher.update(chunk)
-                with disk_errors(Path(spool.name)):
+                with disk_errors(self._spools):
                     spool.write(chunk)
 
             try:
@@ -312,6 +318,8 @@ class Uploader:
         declared, found = sending.entry.sha256, sending.sha256.hexdigest()
         complete = len(sending.crcs) == part_count(sending.entry.size, self._origin.part_bytes)
         if complete and declared not in {"", found}:
+            if sending.upload is not None:  # of wrong bytes: the next run begins anew
+                self._store.abort_upload(sending.key, sending.upload.id)
             raise IntegrityError(
                 "a file is not the one that its source declares", where=f"{self._origin.where} {sending.entry.path}",
                 why=f"its SHA-256 is {found}, declared is {declared}", next_step="run the same command again",
@@ -324,26 +332,18 @@ class Uploader:
         """The bytes of a part, as often as they are wanted, compared with the manifest."""
         if self._origin.folder is not None:
             path = self._origin.folder / entry.path
-            yield partial(_checked_pieces, path, part.offset, part, str(path), self._buffer())
+            yield partial(checked_pieces, path, part.offset, part, str(path), self._buffer())
             return
-        with self._spool() as spool:
+        with spool_in(self._spools) as spool:
 
             def sink(chunk: memoryview) -> None:
-                with disk_errors(Path(spool.name)):
+                with disk_errors(self._spools):
                     spool.write(chunk)
 
             self._origin.read(entry.path, part.offset, part.length, sink)
             spool.flush()
             place = f"{self._origin.where} {entry.path}"
-            yield partial(_checked_pieces, Path(spool.name), 0, part, place, self._buffer())
-
-    @contextmanager
-    def _spool(self) -> Iterator[IO[bytes]]:
-        folder = self._workspace or Path(tempfile.gettempdir())
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix="berth-part-") as spool:
-                yield spool
+            yield partial(checked_pieces, path_of(spool), 0, part, place, self._buffer())
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._local, "buffer"):
@@ -368,21 +368,3 @@ def _unknown_parts(entry: FileEntry, part_bytes: int) -> list[Part]:
         Part(number, number * part_bytes, min(part_bytes, entry.size - number * part_bytes), "")
         for number in range(count)
     ]
-
-
-def _checked_pieces(path: Path, offset: int, part: Part, where: str, buffer: memoryview) -> Iterator[memoryview]:
-    """A part's bytes; the last piece leaves only when all of them are what the manifest says."""
-    crc, sent = 0, 0
-    with disk_errors(path):
-        for piece in open_pieces(path, offset, part.length, buffer):
-            crc = crc64nvme(piece, crc)
-            sent += len(piece)
-            if sent == part.length and crc_text(crc) != part.crc64nvme:
-                break
-            yield piece
-    if sent != part.length or crc_text(crc) != part.crc64nvme:
-        raise IntegrityError(
-            "a file changed while it was shipped", where=where,
-            why=f"bytes {part.offset:,} to {part.offset + part.length - 1:,} are not what was hashed",
-            next_step="wait for its writer to finish, then ship again",
-        )  # fmt: skip

@@ -98,9 +98,8 @@ def ship_to_s3(
         IntegrityError: a source file changed under us, or came wrong twice.
     """
     there = _look(store, address, origin)
-    if _is_done(there, origin, address):
-        manifest = FileManifest(origin.files, origin.part_bytes)
-        return Shipped("sha256:" + manifest.digest, changed=False, bytes_moved=0, manifest=manifest)
+    if (done := _done(there, origin, address)) is not None:
+        return Shipped("sha256:" + done.digest, changed=False, bytes_moved=0, manifest=done)
     with ExitStack() as stack:
         journal = _journal_path(options.journals, store, address)
         if journal is not None:
@@ -115,6 +114,8 @@ def _fill(
     options: ShipOptions, journal: Path | None,
 ) -> Shipped:  # fmt: skip
     identity = _identity(origin)
+    if journal is not None and (there.begun is None or there.begun.identity != identity):
+        journal.unlink(missing_ok=True)  # what it says of files is of others of the same name
     kept = _clear(origin, store, address, there, identity)
     with Uploader(origin, store, address, on_bytes, options.on_file, options.workspace, journal) as uploader:
         entries = uploader.send_all(kept, options.connections)
@@ -168,11 +169,20 @@ def _refuse_strangers(address: S3Address, present: Iterable[str], ours: set[str]
         )  # fmt: skip
 
 
-def _is_done(there: _Prefix, origin: Origin, address: S3Address) -> bool:
-    if not is_known(origin.files) or there.before is None or there.begun is not None:
-        return False
-    manifest = FileManifest(origin.files, origin.part_bytes)
-    return there.before == manifest and _all_present(manifest, address, there.present)
+def _done(there: _Prefix, origin: Origin, address: S3Address) -> FileManifest | None:
+    """The delivery that is there, if it is complete and holds exactly what the origin declares."""
+    before = there.before
+    if before is None or there.begun is not None or before.part_bytes != origin.part_bytes:
+        return None
+    same = len(before.files) == len(origin.files) and all(map(_is_same, origin.files, before.files))
+    return before if same and _all_present(before, address, there.present) else None
+
+
+def _is_same(declared: FileEntry, there: FileEntry) -> bool:
+    """Whether a file that is there is the declared one; where no SHA-256 is declared nobody knows."""
+    return (declared.path, declared.size, declared.sha256) == (there.path, there.size, there.sha256) and (
+        declared.crc64nvme in {(), there.crc64nvme}
+    )
 
 
 def _all_present(manifest: FileManifest, address: S3Address, present: dict[str, int]) -> bool:
@@ -187,11 +197,15 @@ def _clear(origin: Origin, store: S3Store, address: S3Address, there: _Prefix, i
         return [
             entry for entry in origin.files if there.present.get(address.key(entry.path)) == entry.size
         ]  # fmt: skip
-    before = set(there.before.files) if there.before else set()
+    before = {entry.path: entry for entry in there.before.files} if there.before else {}
     kept = [
-        entry for entry in origin.files if entry in before and there.present.get(address.key(entry.path)) == entry.size
+        before[entry.path]
+        for entry in origin.files
+        if entry.path in before
+        and _is_same(entry, before[entry.path])
+        and there.present.get(address.key(entry.path)) == entry.size
     ]
-    ours = {entry.path for entry in before} | (set(there.begun.paths) if there.begun else set())
+    ours = set(before) | (set(there.begun.paths) if there.begun else set())
     paths = tuple(sorted(ours | set(wanted)))
     store.put(address.key(BEGUN_PATH), Begun(paths, identity, cleared=False).to_json())
     staying = {address.key(entry.path) for entry in kept}

@@ -107,6 +107,8 @@ def collect_garbage(request: DeliveryRequest, *, remove: bool) -> tuple[Remains,
             return _s3_garbage(places, address, remove=remove)
         if isinstance(address, LayoutAddress):
             layout = places.layout(address)
+            if not layout.folder.is_dir():
+                return ()  # a lock would make it
             with layout_lock(layout):
                 unused = layout.unused()
                 for digest in unused if remove else ():

@@ -103,7 +103,6 @@ def test_version(berth):
         (["ship", "--gc", "./weights"], "nothing to collect"),
         (["ship", "--gc", "oci://quay.io/acme/a:1"], "nothing to collect"),
         (["ship", "--check", "hf://acme/a"], "not the Hugging Face Hub"),
-        (["ship", "./nowhere", "./there"], "there is no such folder"),
         (["ship", "./nowhere", "hf://acme/a"], "nothing is shipped to the Hugging Face Hub"),
         (["ship", "gs://models/a", "./there"], "gs://"),
         (["ship", "./nowhere", "s3://Models/a/"], "Models"),
@@ -129,6 +128,13 @@ def test_mistakes(berth, stack, arguments, said):
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert done.stderr.startswith("error: ")
+
+
+def test_a_model_that_is_not_there(berth, tmp_path):
+    done = berth("ship", tmp_path / "nowhere", tmp_path / "there")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: there is no such folder" in done.stderr
+    assert not (tmp_path / "there").exists()
 
 
 @pytest.mark.parametrize("size", ["0", "1MiB", "5119KiB", "6GiB"])

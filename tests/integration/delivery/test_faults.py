@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from docks import MARK, OWN, PART, SHARDS, Dock, is_data
+from docks import MARK, OWN, PART, SHARDS, Dock, Store, is_data
 from fault_proxy import (
     Answer,
     As200,
@@ -44,17 +44,15 @@ PARTS = 8
 @pytest.fixture(scope="module")
 def complete(s3, source, tmp_path_factory) -> str:
     """A bucket with the tests' model, shipped once for all tests that only read."""
-    bucket, state = "faults-read", tmp_path_factory.mktemp("complete")
-    (s3.data / bucket).mkdir()
-    environment = {
-        "PATH": os.environ["PATH"], "AWS_ENDPOINT_URL": s3.server.endpoint, "HOME": str(state),
-        "AWS_ACCESS_KEY_ID": s3.server.keys.access_key, "AWS_SECRET_ACCESS_KEY": s3.server.keys.secret_key,
-    }  # fmt: skip
-    program = Path(sys.executable).with_name("berth")
-    subprocess.run(
-        [program, "ship", source, f"s3://{bucket}/m/", "--part-size", "5MiB", "--state", state / "state"],
-        env=environment, check=True, capture_output=True,
+    keys, home = s3.server.keys, tmp_path_factory.mktemp("complete")
+    store = Store(s3.server.endpoint, keys.access_key, keys.secret_key)
+    bucket = store.new_bucket()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("berth"), "ship", source, f"s3://{bucket}/m/", "--part-size", "5MiB"],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **store.environment()}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return bucket
 
 

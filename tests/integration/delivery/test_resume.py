@@ -30,8 +30,10 @@ from docks import (
     Store,
     Victim,
     is_data,
+    write_model,
 )
-from fault_proxy import Fault, Request
+from fault_proxy import Callback, Fault, Request
+from modelberth.adapters.s3_server import start_server
 
 pytestmark = pytest.mark.integration
 AT_A_TIME = 2
@@ -143,15 +145,25 @@ def test_uploads_killed_in_the_middle_of_bodies_go_on(dock, moto, source, hashes
     all_at_once(cases, run)
 
 
-@pytest.fixture
-def begun(dock, moto: Store, own_source: Path) -> Dock:
+def begun_at(here: Dock, source: Path) -> Dock:
     """An upload of the second shard that was killed when two of its three parts were there."""
-    here = dock(moto)
     killed_run(
-        here, KillBefore, "ship", own_source, here.address, "--connections", 1,
+        here, KillBefore, "ship", source, here.address, "--connections", 1,
         method="PUT", path=rf"m/{SHARDS[1]}.*partNumber=3",
     )  # fmt: skip
     return here
+
+
+@pytest.fixture
+def begun(dock, moto: Store, own_source: Path) -> Dock:
+    """Of moto, which keeps the parts of an upload in any order and lets them be replaced."""
+    return begun_at(dock(moto), own_source)
+
+
+@pytest.fixture
+def begun_at_rclone(dock, rclone: Store, own_source: Path) -> Dock:
+    """Of rclone, which writes parts one after another and takes none twice."""
+    return begun_at(dock(rclone), own_source)
 
 
 def again_and_right(dock: Dock, source: Path, hashes) -> list[str]:
@@ -204,6 +216,28 @@ def test_a_source_file_that_changed_between_runs_is_sent_anew(begun, own_source,
     assert hashes(own_source.parent / "back") == hashes(own_source)
 
 
+def test_what_is_left_of_an_upload_to_rclone_is_sent(begun_at_rclone, own_source, hashes):
+    assert again_and_right(begun_at_rclone, own_source, hashes) == REST
+
+
+def test_a_source_file_that_changed_is_sent_anew_to_rclone(begun_at_rclone, own_source, hashes, flip):
+    flip(own_source / SHARDS[1], PART + 1000)
+    os.utime(own_source / SHARDS[1], (LONG_AGO + 60, LONG_AGO + 60))
+    again_and_right(begun_at_rclone, own_source, hashes)
+
+
+def test_an_upload_to_a_server_that_started_anew_begins_anew(dock, own_s3, own_source, hashes, tmp_path):
+    """What rclone has of an upload ends with it. Its address is another one then, so the journal is another one too."""
+    keys, folder = own_s3.server.keys, own_s3.data
+    begun_at(dock(Store(own_s3.server.endpoint, keys.access_key, keys.secret_key, folder), name="one"), own_source)
+    own_s3.server.stop()
+    own_s3.server = start_server(folder, tmp_path / "second.log")
+    (bucket,) = [path.name for path in folder.iterdir() if path.name.startswith("b-")]
+    keys = own_s3.server.keys
+    here = dock(Store(own_s3.server.endpoint, keys.access_key, keys.secret_key, folder), bucket, name="one")
+    again_and_right(here, own_source, hashes)
+
+
 def test_a_source_file_that_became_shorter_between_runs_is_sent_anew(begun, own_source, model_of_one_shard, hashes):
     shutil.rmtree(own_source)
     shutil.copytree(model_of_one_shard, own_source)
@@ -212,8 +246,6 @@ def test_a_source_file_that_became_shorter_between_runs_is_sent_anew(begun, own_
 
 @pytest.fixture
 def model_of_one_shard(tmp_path: Path) -> Path:
-    from docks import write_model
-
     return write_model(tmp_path / "one-shard", PART + 5)
 
 
@@ -376,11 +408,68 @@ def test_a_part_file_that_is_too_long_or_a_folder_is_no_trap(shipped, half, sour
 
 
 def test_another_model_into_a_folder_with_halves_leaves_none_of_the_old_bytes(dock, shipped, half, tmp_path, hashes):
-    from docks import write_model
-
     other, there = write_model(tmp_path / "other", *SIZES[:2]), dock(shipped.store)
     assert there.ship(other).code == 0
     assert there.fetch(half).code == 0
     assert hashes(half) == hashes(other)
     digest = hashlib.sha256((half / MARK).read_bytes()).hexdigest()
     assert there.fetch(half).document["digest"] == f"sha256:{digest}"
+
+
+# --- sources that nobody has written down -------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare(dock, rclone: Store, source: Path) -> Dock:
+    """The tests' model as somebody else has put it into a bucket: without a manifest, so without known hashes."""
+    here = dock(rclone)
+    shutil.copytree(source, rclone.folder / here.bucket / "bare")
+    return here
+
+
+def killed_at_the_third_part(bare: Dock, destination: object) -> None:
+    killed_run(
+        bare, KillBefore, "ship", f"s3://{bare.bucket}/bare/", destination, "--connections", 1,
+        method="GET", path=f"bare/{SHARDS[1]}", range=f"bytes={2 * PART}-",
+    )  # fmt: skip
+
+
+def test_a_download_of_files_without_a_manifest_goes_on(bare, source, hashes, tmp_path):
+    killed_at_the_third_part(bare, tmp_path / "back")
+    before = len(bare.requests)
+    assert bare.run("ship", f"s3://{bare.bucket}/bare/", tmp_path / "back", "--connections", 1).code == 0
+    assert [each for each in ranges(bare, before) if f"{SHARDS[1]} {PART}" in each] == []
+    assert hashes(tmp_path / "back") == hashes(source)
+
+
+def change(bare: Dock, model: Path) -> None:
+    """Whoever owns the bucket puts another model there; its files have the same names and sizes."""
+    with closing(bare.store.client()) as client:
+        for path in model.iterdir():
+            client.upload_file(str(path), bare.bucket, f"bare/{path.name}")
+
+
+def test_a_source_that_changed_between_two_runs_of_a_download_is_not_mixed(bare, hashes, tmp_path):
+    killed_at_the_third_part(bare, tmp_path / "back")
+    other = write_model(tmp_path / "other", *SIZES)
+    change(bare, other)
+    assert bare.run("ship", f"s3://{bare.bucket}/bare/", tmp_path / "back").code == 0
+    assert hashes(tmp_path / "back") == hashes(other)
+
+
+def test_a_source_that_changed_between_two_runs_of_an_upload_is_not_mixed(bare, hashes, tmp_path):
+    killed_at_the_third_part(bare, bare.address)
+    other = write_model(tmp_path / "other", *SIZES)
+    change(bare, other)
+    assert bare.run("ship", f"s3://{bare.bucket}/bare/", bare.address).code == 0
+    assert bare.objects() == hashes(other)
+
+
+def test_a_source_that_changes_while_it_is_fetched_is_not_mixed(bare, source, hashes, tmp_path):
+    """Between two ranges of one file. Either all bytes are of one model, or it is said."""
+    other = write_model(tmp_path / "other", *SIZES)
+    bare.proxy.add(
+        Fault(Callback(lambda _request: change(bare, other)), path=f"bare/{SHARDS[1]}", range=f"bytes={PART}-", times=1)
+    )
+    end = bare.run("ship", f"s3://{bare.bucket}/bare/", tmp_path / "back", "--connections", 1)
+    assert end.code == 7 or hashes(tmp_path / "back") in (hashes(source), hashes(other))

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
+from modelberth.adapters.http_messages import Answer, Request, is_loopback, shown_url
 from modelberth.adapters.registry import errors
 from modelberth.adapters.registry.credentials import Credentials, find_credentials
-from modelberth.adapters.transport import Answer, Request, Wire, is_loopback, shown_url
+from modelberth.adapters.transport import Wire
 from modelberth.base.errors import AuthError, BerthError
 
 _SCOPES = {"pull": {"pull"}, "push": {"pull", "push"}, "delete": {"delete"}}

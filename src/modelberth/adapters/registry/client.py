@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 
+from modelberth.adapters.http_messages import Answer, Sink, is_range, range_header, wrong_range
 from modelberth.adapters.registry import errors
 from modelberth.adapters.registry.connection import Connection, RegistryOptions
 from modelberth.adapters.registry.upload import DEFAULT_CHUNK_BYTES, BlobUpload, OnSession, Pieces, ignore_session
-from modelberth.adapters.transport import Answer, Sink, is_range, range_header, wrong_range
 from modelberth.base.errors import IntegrityError, UsageError
 from modelberth.base.text import printable, shorten
 from modelberth.delivery.image import INDEX_TYPE, MANIFEST_TYPE, Descriptor, describe, digest_of

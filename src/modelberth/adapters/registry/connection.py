@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
+from modelberth.adapters.http_messages import Answer, Request, Sink, is_loopback
 from modelberth.adapters.registry import errors
 from modelberth.adapters.registry.auth import Authorizer
 from modelberth.adapters.registry.credentials import DOCKER_HUB
-from modelberth.adapters.transport import Answer, Request, Sink, Wire, is_loopback
+from modelberth.adapters.transport import Wire
 from modelberth.base.errors import BerthError
 from modelberth.spec.addresses import OciAddress
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from modelberth.adapters.transport import Answer
+from modelberth.adapters.http_messages import Answer
 from modelberth.base.errors import AuthError, BerthError, DoesNotFit, IntegrityError, RemoteUnavailable, UsageError
 from modelberth.base.text import printable, shorten
 

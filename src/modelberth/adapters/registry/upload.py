@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from modelberth.adapters.http_messages import Answer
 from modelberth.adapters.registry import errors
 from modelberth.adapters.registry.connection import Connection
-from modelberth.adapters.transport import Answer
 from modelberth.base.errors import IntegrityError, RemoteUnavailable
 from modelberth.delivery.image import Descriptor
 

@@ -16,7 +16,8 @@ import botocore.config
 import botocore.loaders
 import botocore.session
 
-from modelberth.adapters.transport import Request, is_loopback, tls_context
+from modelberth.adapters.http_messages import Request, is_loopback
+from modelberth.adapters.transport import tls_context
 from modelberth.base.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import botocore.exceptions
 import botocore.parsers
 
-from modelberth.adapters.transport import Answer
+from modelberth.adapters.http_messages import Answer
 from modelberth.base.errors import (
     AuthError,
     BerthError,

@@ -15,9 +15,10 @@ from typing import Any
 
 import botocore.exceptions
 
+from modelberth.adapters.http_messages import Answer, Sink, is_range, range_header, wrong_range
 from modelberth.adapters.s3.client import UNSIGNED_PAYLOAD, S3Endpoint, connect, is_aws, without_user
 from modelberth.adapters.s3.errors import client_errors, no_store, refusal, status_of
-from modelberth.adapters.transport import Answer, Sink, Wire, is_range, range_header, wrong_range
+from modelberth.adapters.transport import Wire
 from modelberth.base.errors import IntegrityError, RemoteUnavailable, UsageError
 
 _LISTING_KEYS = {"Name", "IsTruncated", "KeyCount", "Contents"}
