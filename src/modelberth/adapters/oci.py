@@ -159,7 +159,7 @@ class Layout:
     def unused(self) -> tuple[str, ...]:
         """Digests of blobs that no tag leads to: of images replaced since, and of builds that were killed.
 
-        None where a manifest cannot be read: what it needs is not known then.
+        Nothing where a manifest cannot be read: what it needs is not known then.
         """
         used: set[str] = set()
         for item in self._index()["manifests"]:
@@ -175,6 +175,16 @@ class Layout:
         """Remove a blob by the name of its file."""
         with disk_errors(self.folder):
             (self.folder / "blobs" / "sha256" / name).unlink(missing_ok=True)
+
+    def remove_wrong(self) -> None:
+        """Remove blobs that are not what their digest says, all of them read. Only for who holds the lock."""
+        for path in self.folder.glob("blobs/sha256/*"):
+            blob = Descriptor("", f"sha256:{path.name}", path.stat().st_size)
+            try:
+                for _ in self.chunks(blob):
+                    continue
+            except IntegrityError:
+                self.remove_blob(path.name)
 
     def remove_unused(self) -> None:
         """Remove what `unused` finds. Only for who holds the layout's lock."""

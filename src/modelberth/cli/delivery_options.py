@@ -60,8 +60,9 @@ def delivery_options(*forms: str) -> Decorator:
 
 
 def delivery_request(
-    source: str, destination: str, options: dict[str, Any], *, base: str = "", workspace: Path | None = None
-) -> DeliveryRequest:
+    source: str, destination: str, options: dict[str, Any], *, base: str = "", workspace: Path | None = None,
+    verify: bool = False,
+) -> DeliveryRequest:  # fmt: skip
     """The request of a command line.
 
     Raises:
@@ -85,5 +86,5 @@ def delivery_request(
     )
     return DeliveryRequest(
         source, destination, state=options["state"], connections=options["connections"], workspace=workspace,
-        base=base, places=places,
+        base=base, verify=verify, places=places,
     )  # fmt: skip

@@ -24,6 +24,16 @@ def show_delivery(verb: str, report: DeliveryReport, form: str) -> None:
         output.data("\n".join(_delivery_lines(report, wide=form == "wide")))
 
 
+def show_deliveries(verb: str, reports: list[DeliveryReport], form: str) -> None:
+    """The results of several, in one document."""
+    if len(reports) > 1 and form in {"json", "yaml"}:
+        documents = [_delivery_document(verb, report) for report in reports]
+        output.document({"schemaVersion": f"modelberth.dev/{verb}-list/v1", "deliveries": documents}, form)
+        return
+    for report in reports:
+        show_delivery(verb, report, form)
+
+
 def _delivery_document(verb: str, report: DeliveryReport) -> dict[str, Any]:
     return {
         "schemaVersion": f"modelberth.dev/{verb}/v1",
@@ -60,7 +70,10 @@ def show_check(report: CheckReport, form: str) -> None:
     elif form == "name":
         output.data(report.digest)
     else:
-        verdict = "every byte is as declared" if not report.wrong else f"{len(report.wrong)} ranges are wrong"
+        count = len(report.wrong)
+        verdict = (
+            f"{count} {'range is' if count == 1 else 'ranges are'} wrong" if count else "every byte is as declared"
+        )
         size = f"{report.files} files, {format_decimal(report.size)}"
         output.data(f"{report.place}: {verdict} ({size}, {format_seconds(report.seconds)})\n  {report.digest}")
         if report.wrong:

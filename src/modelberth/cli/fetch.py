@@ -28,7 +28,7 @@ def command(places: tuple[str, ...], *, form: str, **options: Any) -> None:
     No file has its name before all of them are right. Run it again after a break: only what is missing moves. An S3
     prefix without its manifest of files is not complete and is refused.
     """
-    from modelberth.cli.delivery_report import show_delivery
+    from modelberth.cli.delivery_report import show_deliveries
     from modelberth.cli.display import display
     from modelberth.flows import delivery
 
@@ -40,5 +40,4 @@ def command(places: tuple[str, ...], *, form: str, **options: Any) -> None:
             for source, destination in zip(places[::2], places[1::2], strict=True)
         ]
         listener.finish()
-    for report in reports:
-        show_delivery("fetch", report, form)
+    show_deliveries("fetch", reports, form)

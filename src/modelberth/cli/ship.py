@@ -15,6 +15,7 @@ Examples:
   berth ship hf://Qwen/Qwen3-8B@main s3://models/qwen3-8b/      no disk for it needed here
   berth ship ./weights oci://quay.io/acme/mistral:int4          as an image, without Docker
   berth ship --check s3://models/mistral-small-24b/             read and compare every byte
+  berth ship --verify ./weights s3://models/m/                  and replace what is wrong there
   berth ship --gc s3://models/mistral-small-24b/                what killed uploads have left
 
 \b
@@ -30,6 +31,9 @@ variables or a profile, the token from HF_TOKEN, a registry's password from `pod
     "--check", is_flag=True, show_envvar=True, help="Read what is at DEST and compare every byte with its manifest."
 )
 @click.option("--gc", is_flag=True, show_envvar=True, help="List and remove what killed ships have left at DEST.")
+@click.option(
+    "--verify", is_flag=True, show_envvar=True, help="Read what is at DEST first, and send again what is wrong there."
+)
 @click.option("--dry-run", is_flag=True, show_envvar=True, help="With --gc: list only.")
 @click.option(
     "--base", metavar="IMAGE", default="", show_envvar=True,
@@ -41,8 +45,8 @@ variables or a profile, the token from HF_TOKEN, a registry's password from `pod
 )  # fmt: skip
 @delivery_options()
 def command(
-    places: tuple[str, ...], *, check: bool, gc: bool, dry_run: bool, base: str, workspace: Path | None, form: str,
-    **options: Any,
+    places: tuple[str, ...], *, check: bool, gc: bool, verify: bool, dry_run: bool, base: str, workspace: Path | None,
+    form: str, **options: Any,
 ) -> int:  # fmt: skip
     """Ship a model's files from SRC to DEST: hashed first, sent in parts, the manifest last.
 
@@ -57,7 +61,7 @@ def command(
     wanted = 1 if check or gc else 2
     if len(places) != wanted:
         raise click.UsageError("Give DEST alone." if wanted == 1 else "Give SRC and DEST.")
-    request = delivery_request(places[0], places[-1], {**options}, base=base, workspace=workspace)
+    request = delivery_request(places[0], places[-1], {**options}, base=base, workspace=workspace, verify=verify)
     if gc:
         show_remains(places[0], upkeep.collect_garbage(request, remove=not dry_run), form, removed=not dry_run)
         return 0

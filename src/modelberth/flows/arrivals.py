@@ -23,6 +23,7 @@ from modelberth.delivery.manifest import FileEntry, Part, part_count
 from modelberth.flows.origins import Origin
 
 _TRIES = 2
+_MEND = "run it again; if it stays so, ship the model again with --verify, which replaces what is wrong there"
 _PAST_NS = 10_000_000_000
 _BUFFER_BYTES = 256 << 10
 OnPart = Callable[[str, int, str], None]
@@ -143,7 +144,7 @@ class Arrival:
             if part.crc64nvme in {"", crc}:
                 break
             wrong = IntegrityError(
-                "bytes came wrong twice", where=where, next_step="ship the model again; nothing was started",
+                "bytes came wrong twice", where=where, next_step=_MEND,
                 why=f"their CRC-64/NVME is {crc}, not the manifest's {part.crc64nvme}",
             )  # fmt: skip
         else:
@@ -220,7 +221,7 @@ class Arrival:
             if not self.entry.crc64nvme:  # which part is wrong nobody knows: none is kept for the next run
                 self.path.unlink(missing_ok=True)
             raise IntegrityError(
-                "a file is not the one that was declared", where=str(self.final), next_step="ship the model again",
+                "a file is not the one that was declared", where=str(self.final), next_step=_MEND,
                 why=f"its SHA-256 is {sha256}, declared is {self.entry.sha256}",
             )  # fmt: skip
         with disk_errors(self.path):

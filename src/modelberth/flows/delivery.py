@@ -50,6 +50,7 @@ class DeliveryRequest:
         connections: parts that move at a time.
         workspace: for parts on their way from one remote to another; in the state folder where None.
         base: image that a model image stands on; none where empty.
+        verify: read what is at the destination first, and send again what is wrong there.
         places: how places are reached.
     """
 
@@ -59,6 +60,7 @@ class DeliveryRequest:
     connections: int = 4
     workspace: Path | None = None
     base: str = ""
+    verify: bool = False
     places: PlaceOptions = field(default_factory=PlaceOptions)
 
 
@@ -184,7 +186,8 @@ class _Delivery:
         with self._clock.stage("ship", f"to {destination}") as stage:
             stage.expect(origin_size(origin), len(origin.files))
             options = ShipOptions(
-                self._request.connections, self._state.journals, self._workspace(), stage.file_moved
+                self._request.connections, self._state.journals, self._workspace(), stage.file_moved,
+                self._request.verify,
             )  # fmt: skip
             shipped = ship_to_s3(origin, store, destination, stage.moved, options)
             stage.outcome = _outcome(shipped)
@@ -243,6 +246,11 @@ class _Delivery:
         return shipped
 
     def _folder_to_image(self, origin: FolderOrigin, destination: OciAddress | LayoutAddress) -> Shipped:
+        if self._request.verify and isinstance(destination, OciAddress):
+            raise UsageError(
+                "a registry's blobs cannot be replaced", where=str(destination), why="they are named by their digest",
+                next_step="find what is wrong with --check, delete the blob there, then push again",
+            )  # fmt: skip
         from modelberth.flows.push import push_folder, read_base
 
         base = None
@@ -261,6 +269,8 @@ class _Delivery:
             else:
                 layout = self._places.layout(destination)
                 with layout_lock(layout):
+                    if self._request.verify:
+                        layout.remove_wrong()
                     shipped = build_image(origin, layout, tag_of(destination), stage.moved, base, self._cache)
             stage.outcome = _outcome(shipped)
         return shipped

@@ -243,6 +243,8 @@ class _FolderFetch:
     # --- the end -----------------------------------------------------------------------------------------
 
     def _settle(self) -> Fetched:
+        if not all(arrival.complete for arrival in self._arrivals):
+            raise AssertionError("a file that is not complete would get its name")
         entries = [*self._there, *(arrival.entry for arrival in self._arrivals)]
         manifest = FileManifest(tuple(sorted(entries, key=lambda entry: entry.path)), self._origin.part_bytes)
         for arrival in self._arrivals:

@@ -70,6 +70,18 @@ class ImageOrigin:
         """Close the connections."""
         self._blobs.close()
 
+    def wrong_frames(self) -> tuple[str, ...]:
+        """Paths of files whose layer is not what stands around them in a tar of ours, so that its digest is wrong."""
+        wrong = []
+        for entry in self.files:
+            head, tail = image.layer_head(entry), image.layer_tail(entry.size)
+            found = bytearray()
+            self._blobs.read_range(self._layers[entry.path], 0, len(head), found.extend)
+            self._blobs.read_range(self._layers[entry.path], len(head) + entry.size, len(tail), found.extend)
+            if found != head + tail:
+                wrong.append(entry.path)
+        return tuple(wrong)
+
 
 def open_image(blobs: Blobs, reference: str, where: str) -> ImageOrigin:
     """A model image of ours as an origin.

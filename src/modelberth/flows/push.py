@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +63,8 @@ def read_base(blobs: Blobs, reference: str, architecture: str = "amd64") -> Base
     if chosen is not None:
         descriptor, content = blobs.read_manifest(chosen.digest)
     config, *layers = image.blobs_of(content)
-    return Base(descriptor.digest, blobs.read_blob(config), tuple(layers))
+    # Whatever paths its layers name, the model's files are not theirs.
+    return Base(descriptor.digest, blobs.read_blob(config), tuple(replace(layer, path="") for layer in layers))
 
 
 def push_folder(

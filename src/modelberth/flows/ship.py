@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from modelberth.adapters.files import OnBytes, locked
+from modelberth.adapters.files import OnBytes, ignore_bytes, locked
 from modelberth.adapters.s3 import S3Store
 from modelberth.base.errors import Conflict, IntegrityError
 from modelberth.delivery.manifest import (
@@ -32,7 +32,8 @@ from modelberth.delivery.manifest import (
     parse_manifest,
 )
 from modelberth.flows.claims import Claim, claimed, is_beside
-from modelberth.flows.origins import Origin, is_known
+from modelberth.flows.deliveries import check_origin
+from modelberth.flows.origins import Origin, S3Origin, is_known
 from modelberth.flows.progress import OnFile, ignore_file
 from modelberth.flows.s3_upload import Uploader
 from modelberth.spec.addresses import S3Address
@@ -67,12 +68,14 @@ class ShipOptions:
         journals: folder of the journals; None: a kill costs the files that were under way.
         workspace: folder for the parts of remote sources on their way.
         on_file: told of every file that is complete.
+        verify: read what is there first, and send again what is not what its manifest says.
     """
 
     connections: int = CONNECTIONS
     journals: Path | None = None
     workspace: Path | None = None
     on_file: OnFile = ignore_file
+    verify: bool = False
 
 
 DEFAULTS = ShipOptions()
@@ -97,7 +100,8 @@ def ship_to_s3(
             the cluster would download them too. Nothing was changed.
         IntegrityError: a source file changed under us, or came wrong twice.
     """
-    there = _look(store, address, origin)
+    wrong = _wrong_keys(store, address, options) if options.verify else set()
+    there = _look(store, address, origin, wrong)
     if (done := _done(there, origin, address)) is not None:
         return Shipped("sha256:" + done.digest, changed=False, bytes_moved=0, manifest=done)
     with ExitStack() as stack:
@@ -105,7 +109,7 @@ def ship_to_s3(
         if journal is not None:
             stack.enter_context(locked(journal.with_suffix(".lock"), wait=False, holder=f"the way to {address}"))
         claim = stack.enter_context(claimed(store, address.prefix))
-        there = _look(store, address, origin)  # somebody may have shipped before we had the right to
+        there = _look(store, address, origin, wrong)  # somebody may have shipped before we had the right to
         return _fill(origin, store, address, there, claim, on_bytes, options, journal)
 
 
@@ -140,11 +144,21 @@ def _identity(origin: Origin) -> str:
     return f"{origin.where} {hashlib.sha256(listed.encode()).hexdigest()}"
 
 
-def _look(store: S3Store, address: S3Address, origin: Origin) -> _Prefix:
+def _wrong_keys(store: S3Store, address: S3Address, options: ShipOptions) -> set[str]:
+    """Keys of files that are there and are not what the manifest beside them says."""
+    before = _document(store, address, MANIFEST_PATH, parse_manifest)
+    if before is None:
+        return set()
+    there = S3Origin(store, address, before.files, before.part_bytes)
+    return {address.key(wrong.path) for wrong in check_origin(there, ignore_bytes, options.connections)}
+
+
+def _look(store: S3Store, address: S3Address, origin: Origin, wrong: set[str]) -> _Prefix:
     before = _document(store, address, MANIFEST_PATH, parse_manifest)
     begun = _document(store, address, BEGUN_PATH, parse_begun)
+    # What is wrong there counts as of no size: it is removed with what else will be replaced.
     present = {
-        key: size
+        key: -1 if key in wrong else size
         for key, size in store.sizes(address.prefix).items()
         if not is_beside(key.removeprefix(address.prefix))
     }

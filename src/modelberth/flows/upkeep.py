@@ -14,6 +14,7 @@ from modelberth.flows.claims import claimed
 from modelberth.flows.deliveries import WrongBytes, check_origin
 from modelberth.flows.delivery import DeliveryRequest, layout_lock, name_of, origin_size, summary_of
 from modelberth.flows.fetch import incomplete
+from modelberth.flows.images import ImageOrigin
 from modelberth.flows.origins import FolderOrigin, Origin
 from modelberth.flows.places import Places
 from modelberth.flows.progress import Listener
@@ -58,6 +59,9 @@ def check(request: DeliveryRequest, listener: Listener) -> CheckReport:
         with StageClock(name_of(address), listener).stage("check", f"every byte of {address}") as stage:
             stage.expect(origin_size(origin))
             wrong = check_origin(origin, stage.moved, request.connections)
+            if isinstance(origin, ImageOrigin):
+                frames = origin.wrong_frames()
+                wrong += tuple(WrongBytes(path, 0, 0, "the layer's digest is wrong: its tar header") for path in frames)
             stage.outcome = f"{summary_of(origin)}, {len(wrong)} wrong"
     digest = "sha256:" + FileManifest(origin.files, origin.part_bytes).digest
     return CheckReport(str(address), digest, len(origin.files), origin_size(origin), wrong, watch.seconds())

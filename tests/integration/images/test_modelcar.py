@@ -586,3 +586,11 @@ def test_a_push_of_a_gibibyte_stays_below_64_mb(wharf, registry, model, tmp_path
     here.blob(layer["digest"]).unlink()  # a gibibyte that nobody else needs
     assert code == "0"
     assert int(peak) << 10 < 64_000_000
+
+
+def test_a_model_image_can_be_a_base(wharf, registry, model, hashes, tmp_path):
+    here = wharf(registry)
+    assert here.push(model("w4a16", "one"), tag="below").code == 0
+    assert here.push(model("bf16", "two"), "--base", here.address("below"), tag="above").code == 0
+    assert here.fetch(tmp_path / "back", tag="above").code == 0
+    assert hashes(tmp_path / "back") == hashes(tmp_path / "two")
