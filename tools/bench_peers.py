@@ -162,7 +162,7 @@ def s3_clients(berth: Path, peers: Path, endpoint: str, store: Path) -> list[Cli
     flags = ["--s3-provider=Other", "--s3-env-auth", f"--s3-endpoint={endpoint}", "--s3-chunk-size=64M"]
 
     def boto3(verb: str, folder: Path, target: str) -> list[str]:
-        return [sys.executable, "-c", BOTO3, verb, str(folder), target]
+        return [python, "-c", BOTO3, verb, str(folder), target]
 
     def copy(source: Path, destination: Path) -> list[str]:
         return ["sh", "-c", COPY, "sh", str(source), str(destination)]
@@ -179,8 +179,8 @@ def s3_clients(berth: Path, peers: Path, endpoint: str, store: Path) -> list[Cli
             "boto3, tuned",
             lambda folder, target: boto3("upload", folder, target),
             lambda target, folder: boto3("download", folder, target),
-            [sys.executable, "-c", "import boto3"],
-            "pip install boto3",
+            [python, "-c", "import boto3"],
+            "make peers",
         ),
         Client(
             "s5cmd",

@@ -165,7 +165,7 @@ def _from_config(path: Path) -> ModelSource:
 
 
 def _from_s3(address: S3Address) -> ModelSource:
-    from modelberth.adapters.s3 import S3Endpoint, S3Store  # a folder needs no boto3
+    from modelberth.adapters.s3 import S3Endpoint, S3Store  # a folder needs no botocore
 
     store = S3Store(S3Endpoint(None, region=None), address.bucket)
     try:

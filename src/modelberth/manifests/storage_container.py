@@ -25,7 +25,7 @@ DEFAULT_NAME = "modelberth-s3"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _NAME_LENGTH = 253
 
-# Memory: the client stays below 64 MB for a file of any size, and the interpreter with boto3 takes about as much; the
+# Memory: the client stays below 64 MB for a file of any size, interpreter and libraries included; the
 # limit leaves room for the pages that wait to be written. KServe's own: 100Mi to 1Gi, on OpenShift AI to 24Gi.
 # CPU: sha256 does 1.6 GiB a core-second, so two cores hash faster than a 25 Gbit/s line brings. What an init container
 # asks for costs a pod nothing as long as the engine asks for more.

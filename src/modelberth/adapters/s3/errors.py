@@ -1,4 +1,4 @@
-"""What an S3 store's answers mean, whichever way they came: through boto3 or over a connection of our own."""
+"""What an S3 store's answers mean, whichever way they came: through botocore or over a connection of our own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PERMISSIONS = {
 
 @contextmanager
 def client_errors(where: str) -> Iterator[None]:
-    """Turn what boto3 raises into our errors."""
+    """Turn what botocore raises into our errors."""
     try:
         yield
     except botocore.exceptions.ClientError as error:
@@ -72,7 +72,7 @@ def client_errors(where: str) -> Iterator[None]:
 
 
 def status_of(error: botocore.exceptions.ClientError) -> int:
-    """The HTTP status of what boto3 raised."""
+    """The HTTP status of what botocore raised."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
