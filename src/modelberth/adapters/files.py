@@ -47,7 +47,7 @@ def _translated(error: OSError, path: Path) -> BerthError:
             "the disk is full",
             where=str(path),
             why=why,
-            next_step="free space, or choose a folder on another disk",
+            next_step="free space, or choose a folder on another disk (--state, --workspace)",
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return AuthError("this may not be read or written", where=str(path), why=os.strerror(error.errno or 0))
@@ -75,7 +75,7 @@ def require_room(folder: Path, needed: int) -> None:
             "there is not enough room on the disk",
             where=str(folder),
             why=f"{format_decimal(needed)} needed, {format_decimal(free)} free",
-            next_step="free space, or choose a folder on another disk",
+            next_step="free space, or choose a folder on another disk (--state, --workspace)",
         )
 
 

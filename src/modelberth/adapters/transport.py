@@ -253,7 +253,9 @@ class Wire:
 
     # --- patience ----------------------------------------------------------------------------------------
 
-    def patiently(self, attempt: Callable[[], Answer], *, where: str, what: str) -> Answer:
+    def patiently(
+        self, attempt: Callable[[], Answer], *, where: str, what: str, moved: Callable[[], int] = lambda: 0
+    ) -> Answer:
         """Make an attempt until its answer is one that trying again would not change.
 
         Pauses double from a quarter of a second, each drawn at random from its upper half; Retry-After is obeyed up
@@ -263,6 +265,7 @@ class Wire:
             attempt: makes a request of its own each time.
             where: the place, for messages.
             what: who does not answer: `the S3 store`.
+            moved: bytes that have come so far; where an attempt brings some, what failed before it does not count.
 
         Returns:
             An answer with any status; after the last attempt also one of `TRY_AGAIN`.
@@ -272,8 +275,9 @@ class Wire:
             NotReady: the connection stalled each time.
             Cancelled: the wire was closed.
         """
-        for number in range(1, self._attempts + 1):
-            pause = self._pause(number)
+        number = 0
+        while True:
+            number, before, pause = number + 1, moved(), self._pause(number + 1)
             try:
                 answer = attempt()
                 if answer.status not in TRY_AGAIN or number == self._attempts:
@@ -286,11 +290,12 @@ class Wire:
                     raise Cancelled from None  # http.client's objects break in their own ways when they are closed
                 if not isinstance(error, TRANSIENT):
                     raise
+                if moved() - before >= _TRICKLE_BYTES:
+                    number = 0
                 if number == self._attempts:
                     raise self._given_up(error, where, what) from None
             if self._closed.wait(pause):
                 raise Cancelled
-        raise AssertionError("the last attempt returns or raises")
 
     @staticmethod
     def _pause(number: int) -> float:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from modelberth.adapters.files import OnBytes, disk_errors, locked, require_room, write_file
+from modelberth.adapters.files import OnBytes, disk_errors, locked, require_room, write_file, writing
 from modelberth.adapters.folder import HashCache, file_stamp, list_files, read_manifest
 from modelberth.base.errors import BerthError, Conflict, DoesNotFit, IntegrityError
 from modelberth.base.units import format_decimal
@@ -159,13 +159,26 @@ class _FolderFetch:
     def _prepare(self, ours: set[str]) -> None:
         """Decide what is kept, remove what is not wanted, and make the files that come."""
         wanted = {entry.path for entry in self._origin.files}
+        going = [self._folder / name for name in ours - wanted]
+        freed = sum(place.stat().st_size for place in going if place.is_file())
+        recorded = self._recorded()
+        self._look(recorded)
+        needed = sum(arrival.missing_bytes for arrival in self._arrivals) + _MARGIN
+        require_room(self._folder, needed - freed)  # before anything is taken from what is there
         write_file(self._folder / BEGUN_PATH, Begun(tuple(sorted(ours | wanted)), self._origin.where, True).to_json())
         with disk_errors(self._folder):
             (self._folder / MANIFEST_PATH).unlink(missing_ok=True)  # from here to the end this is no complete model
             for path in sorted(ours - wanted):
                 for each in (path, path + ".part"):
                     (self._folder / each).unlink(missing_ok=True)
-        recorded = self._open_journal()
+        self._open_journal(recorded)
+        for arrival in self._arrivals:
+            arrival.open()
+            if not arrival.pending:
+                arrival.catch_up()
+
+    def _look(self, recorded: dict[str, dict[int, str]]) -> None:
+        """Which files and parts of them are there."""
         for entry in self._origin.files:
             found = self._found(entry)
             if found is not None:
@@ -176,11 +189,6 @@ class _FolderFetch:
             arrival = Arrival(entry, self._origin.part_bytes, self._folder / entry.path)
             arrival.keep(recorded.get(entry.path, {}), self._on_bytes)
             self._arrivals.append(arrival)
-        require_room(self._folder, sum(arrival.missing_bytes for arrival in self._arrivals) + _MARGIN)
-        for arrival in self._arrivals:
-            arrival.open()
-            if not arrival.pending:
-                arrival.catch_up()
 
     def _found(self, entry: FileEntry) -> FileEntry | None:
         """The entry of a file that is there under its name with exactly its bytes, or None."""
@@ -190,25 +198,30 @@ class _FolderFetch:
         found = self._cache.entry(path, entry.path, part_bytes=self._origin.part_bytes)
         return found if found.sha256 == entry.sha256 and entry.crc64nvme in {(), found.crc64nvme} else None
 
-    def _open_journal(self) -> dict[str, dict[int, str]]:
+    def _recorded(self) -> dict[str, dict[int, str]]:
         """CRC-64/NVME by path and number, of parts that arrived before and whose checksum no manifest says."""
         if is_known(self._origin.files):
             return {}
         path = self._folder / JOURNAL_PATH
-        content = path.read_bytes() if path.is_file() else b""
+        with disk_errors(path):
+            known = read_journal(path.read_bytes() if path.is_file() else b"").uploads
+        return {
+            path: {number: part.crc64nvme for number, part in sent.parts.items()}
+            for path, sent in known.items()
+            if sent.upload == self._origin.identity
+        }
+
+    def _open_journal(self, recorded: dict[str, dict[int, str]]) -> None:
+        """Open the journal, with a beginning for every file that has none."""
+        if is_known(self._origin.files):
+            return
+        path = self._folder / JOURNAL_PATH
         with disk_errors(path):
             self._journal = path.open("ab", buffering=0)
-            if content and not content.endswith(b"\n"):
-                self._journal.write(b"\n")  # a kill has torn off the last line
-            known = read_journal(content).uploads
+            self._journal.write(b"\n")  # a kill may have torn off the last line
             for entry in self._origin.files:
-                identity = self._origin.where
-                if entry.path not in known or known[entry.path].upload != identity:
-                    self._journal.write(begun_line(entry.path, identity))
-                    known.pop(entry.path, None)
-        return {
-            path: {number: part.crc64nvme for number, part in sent.parts.items()} for path, sent in known.items()
-        }  # fmt: skip
+                if entry.path not in recorded:
+                    self._journal.write(begun_line(entry.path, self._origin.identity))
 
     # --- what comes --------------------------------------------------------------------------------------
 
@@ -247,10 +260,13 @@ class _FolderFetch:
             raise AssertionError("a file that is not complete would get its name")
         entries = [*self._there, *(arrival.entry for arrival in self._arrivals)]
         manifest = FileManifest(tuple(sorted(entries, key=lambda entry: entry.path)), self._origin.part_bytes)
-        for arrival in self._arrivals:
-            arrival.settle()
-            self._cache.learn(arrival.final, arrival.entry, file_stamp(arrival.final), manifest.part_bytes)
-        write_file(self._folder / MANIFEST_PATH, manifest.to_json())
+        self._origin.confirm()
+        with writing(self._folder / MANIFEST_PATH) as file:  # its room is taken before any file gets its name
+            file.write(manifest.to_json())
+            file.flush()
+            for arrival in self._arrivals:
+                arrival.settle()
+                self._cache.learn(arrival.final, arrival.entry, file_stamp(arrival.final), manifest.part_bytes)
         self._forget()
         self._cache.save()
         return Fetched(manifest, changed=True, bytes_moved=self._moved)
@@ -265,7 +281,7 @@ class _FolderFetch:
         with suppress(BerthError, OSError):
             for arrival in self._arrivals:
                 arrival.remove()
-            if not self._there:
+            if not self._there and not any(arrival.final.exists() for arrival in self._arrivals):
                 self._forget()
             for folder in sorted({arrival.path.parent for arrival in self._arrivals} - {self._folder}, reverse=True):
                 with suppress(OSError):

@@ -60,11 +60,15 @@ class ImageOrigin:
     def __init__(self, blobs: Blobs, manifest: FileManifest, layers: dict[str, Descriptor], where: str) -> None:
         self._blobs, self._layers = blobs, layers
         self.where, self.files, self.part_bytes = where, manifest.files, manifest.part_bytes
+        self.identity = where
         self._heads = {entry.path: len(image.layer_head(entry)) for entry in manifest.files}
 
     def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
         """A range of a file, out of its layer, into a sink."""
         self._blobs.read_range(self._layers[path], self._heads[path] + offset, length, sink)
+
+    def confirm(self) -> None:
+        """What is read is named by its content."""
 
     def stop(self) -> None:
         """Close the connections."""

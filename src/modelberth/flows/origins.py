@@ -7,6 +7,7 @@ hub, s3           files that somebody put there: sizes, perhaps SHA-256; hashed 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +26,13 @@ class Origin(Protocol):
 
     Attributes:
         where: for messages.
+        identity: of what is there where its hashes are not known: another one when it changes.
         files: what is known of each, sorted by path; without SHA-256 or part checksums where they are not known.
         part_bytes: bytes of a part.
     """
 
     where: str
+    identity: str
     files: tuple[FileEntry, ...]
     part_bytes: int
 
@@ -42,6 +45,13 @@ class Origin(Protocol):
 
         Raises:
             IntegrityError: it is not there, or comes as another range or length.
+        """
+
+    def confirm(self) -> None:
+        """Make sure that all that was read is of one state of the origin.
+
+        Raises:
+            IntegrityError: it changed meanwhile.
         """
 
     def stop(self) -> None:
@@ -57,7 +67,7 @@ class FolderOrigin:
     """A folder of this machine whose files have been hashed."""
 
     def __init__(self, folder: Path, manifest: FileManifest) -> None:
-        self.where, self.folder = str(folder), folder
+        self.where, self.folder, self.identity = str(folder), folder, str(folder)
         self.files, self.part_bytes = manifest.files, manifest.part_bytes
 
     def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
@@ -73,6 +83,9 @@ class FolderOrigin:
                 sink(buffer[:count])
                 length -= count
 
+    def confirm(self) -> None:
+        """Every part was compared with its hash."""
+
     def stop(self) -> None:
         """Nothing is held."""
 
@@ -87,10 +100,24 @@ class S3Origin:
     ) -> None:
         self._store, self._address = store, address
         self.where, self.files, self.part_bytes = str(address), files, part_bytes
+        self.identity = "" if is_known(files) else self._look()
 
     def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
         """A range of an object into a sink."""
         self._store.get_range(self._address.key(path), offset, length, sink)
+
+    def _look(self) -> str:
+        listing = self._store.listing(self._address.prefix)
+        keys = [self._address.key(entry.path) for entry in self.files]
+        seen = [f"{key} {listing.etags.get(key)} {listing.modified.get(key)}\n" for key in keys]
+        return f"{self.where} {hashlib.sha256(''.join(seen).encode()).hexdigest()}"
+
+    def confirm(self) -> None:
+        """Look whether objects without known hashes are still those that were there at the beginning."""
+        if self.identity and self._look() != self.identity:
+            raise IntegrityError(
+                "the source changed while it was read", where=self.where, next_step="run the same command again"
+            )
 
     def stop(self) -> None:
         """Close the connections."""

@@ -236,10 +236,14 @@ class HubOrigin:
     ) -> None:
         self._repository = repository
         self.where, self.files, self.part_bytes = str(pinned), files, part_bytes
+        self.identity = self.where  # it has its commit
 
     def read(self, path: str, offset: int, length: int, sink: Sink) -> None:
         """A range of a file into a sink."""
         self._repository.read_into(path, offset, length, sink)
+
+    def confirm(self) -> None:
+        """What is read is named by its content."""
 
     def stop(self) -> None:
         """Close the connections."""

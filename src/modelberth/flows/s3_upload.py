@@ -175,7 +175,7 @@ class Uploader:
 
     def _complete(self, sending: _Sending) -> None:
         if sending.upload is not None:
-            self._store.complete_upload(sending.upload, sending.etags)
+            self._store.complete_upload(sending.upload, sending.etags, sending.entry.size)
         with self._lock:
             self._done.append(sending.entry)
         self._on_file(sending.entry.path)
@@ -208,11 +208,17 @@ class Uploader:
             if stored is None:
                 continue
             sent = known.parts if known and known.upload == upload_id else {}
+            right = {
+                part.number + 1: stored[part.number + 1].etag
+                for part in parts(sending.entry, self._origin.part_bytes)
+                if part.number + 1 in stored
+                and self._is_sent(sending.entry, part, stored[part.number + 1], sent.get(part.number + 1))
+            }
+            if len(right) < len(stored):
+                self._store.abort_upload(sending.key, upload_id)  # not every store takes a part a second time
+                continue
             resumed = Upload(sending.key, upload_id, any(part.crc64nvme for part in stored.values()))
-            for part in parts(sending.entry, self._origin.part_bytes):
-                found = stored.get(part.number + 1)
-                if found and self._is_sent(sending.entry, part, found, sent.get(part.number + 1)):
-                    sending.etags[part.number + 1] = found.etag
+            sending.etags.update(right)
         return resumed
 
     def _is_sent(self, entry: FileEntry, part: Part, stored: StoredPart, sent: SentPart | None) -> bool:

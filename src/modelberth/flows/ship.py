@@ -121,6 +121,9 @@ def _fill(
     if journal is not None and (there.begun is None or there.begun.identity != identity):
         journal.unlink(missing_ok=True)  # what it says of files is of others of the same name
     kept = _clear(origin, store, address, there, identity)
+    if journal is not None and not is_known(origin.files):
+        # What it says of a source that has changed, or of another one, must not count.
+        journal = journal.with_stem(f"{journal.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}")
     with Uploader(origin, store, address, on_bytes, options.on_file, options.workspace, journal) as uploader:
         entries = uploader.send_all(kept, options.connections)
         manifest = FileManifest(entries, origin.part_bytes)
@@ -129,6 +132,7 @@ def _fill(
             raise IntegrityError(
                 "the store does not hold what was uploaded", where=str(address), next_step="run the same command again"
             )
+        origin.confirm()
         claim.require()
         store.put(address.key(MANIFEST_PATH), manifest.to_json())
         store.delete(address.key(BEGUN_PATH))
@@ -141,7 +145,7 @@ def _identity(origin: Origin) -> str:
     if is_known(origin.files):
         return FileManifest(origin.files, origin.part_bytes).digest
     listed = "".join(f"{entry.path}\0{entry.size}\0{entry.sha256}\n" for entry in origin.files)
-    return f"{origin.where} {hashlib.sha256(listed.encode()).hexdigest()}"
+    return f"{origin.identity} {hashlib.sha256(listed.encode()).hexdigest()}"
 
 
 def _wrong_keys(store: S3Store, address: S3Address, options: ShipOptions) -> set[str]:

@@ -57,10 +57,11 @@ class PendingUpload:
 
 @dataclass(frozen=True)
 class Listing:
-    """What is below a prefix: sizes in bytes by key, times of the last change, and the store's own time."""
+    """What is below a prefix: sizes in bytes, times of the last change and ETags by key, and the store's own time."""
 
     sizes: Mapping[str, int]
     modified: Mapping[str, datetime]
+    etags: Mapping[str, str]
     now: datetime
 
 
@@ -71,13 +72,23 @@ class S3Store:
         self.bucket = bucket
         self.where = f"{without_user(endpoint.url or 'AWS')} bucket {bucket}"
         with client_errors(self.where):
-            self._client, self._signer = connect(endpoint, bucket)
+            self._connect(endpoint)
         url = self._client.meta.endpoint_url
         self.where = f"{without_user(url)} bucket {bucket}"
         verify = os.environ.get("AWS_CA_BUNDLE") or True if endpoint.verify is True else endpoint.verify
         self._wire = Wire(verify=verify, stall_seconds=endpoint.stall_seconds)
         if is_aws(url) and not endpoint.url:
             self._go_to_region(endpoint)
+
+    def _connect(self, endpoint: S3Endpoint) -> None:
+        self._client, self._signer = connect(endpoint, self.bucket)
+        self._client.meta.events.register("after-call.s3", self._refuse_page)
+
+    def _refuse_page(self, http_response: Any, model: Any, **_others: Any) -> None:
+        """What botocore takes for an empty answer or an object may be a page for people."""
+        is_page = "text/html" in http_response.headers.get("content-type", "").lower()
+        if is_page and (model.has_streaming_output or http_response.content):  # moto says it of answers without a body
+            raise no_store(self.where, f"it answers with a page, status {http_response.status_code}")
 
     def close(self) -> None:
         """Close the connections; transfers of other threads end."""
@@ -99,7 +110,7 @@ class S3Store:
                 endpoint.url, region, endpoint.access_key, endpoint.secret_key, endpoint.session_token,
                 endpoint.profile, endpoint.verify, endpoint.virtual_host, endpoint.anonymous,
             )  # fmt: skip
-            self._client, self._signer = connect(there, self.bucket)
+            self._connect(there)
 
     # --- the bucket --------------------------------------------------------------------------------------
 
@@ -129,6 +140,7 @@ class S3Store:
         """
         sizes: dict[str, int] = {}
         modified: dict[str, datetime] = {}
+        etags: dict[str, str] = {}
         now = datetime.now(UTC)
         with self._errors(prefix):
             try:
@@ -138,6 +150,7 @@ class S3Store:
                     for item in page.get("Contents", []):
                         sizes[item["Key"]] = item["Size"]
                         modified[item["Key"]] = item["LastModified"]
+                        etags[item["Key"]] = item.get("ETag", "")
                     now = _time_of(page["ResponseMetadata"]["HTTPHeaders"], now)
                     if limit is not None and len(sizes) > limit:
                         raise UsageError(
@@ -150,7 +163,7 @@ class S3Store:
                 raise UsageError(
                     "there is no such bucket", where=self.where, next_step="correct its name or the endpoint"
                 ) from error
-        return Listing(sizes, modified, now)
+        return Listing(sizes, modified, etags, now)
 
     # --- small objects -----------------------------------------------------------------------------------
 
@@ -210,7 +223,7 @@ class S3Store:
 
         if length == 0:
             return
-        answer = self._wire.patiently(attempt, where=where, what=_WHO)
+        answer = self._wire.patiently(attempt, where=where, what=_WHO, moved=lambda: done)
         if done == length:
             return
         if answer.status in {200, 206} and not answer.is_page:
@@ -255,13 +268,18 @@ class S3Store:
         answer = self._send(url, length, crc, pieces, "UploadPart", f"{self._at(upload.key)} part {number}")
         return answer.headers.get("etag", "").strip('"')
 
-    def complete_upload(self, upload: Upload, etags: Mapping[int, str]) -> None:
-        """Make the object out of its parts, by part number from 1."""
+    def complete_upload(self, upload: Upload, etags: Mapping[int, str], size: int) -> None:
+        """Make the object of so many bytes out of its parts, by part number from 1."""
         parts: Any = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in sorted(etags.items())]
         with self._errors(upload.key):
-            self._client.complete_multipart_upload(
-                Bucket=self.bucket, Key=upload.key, UploadId=upload.id, MultipartUpload={"Parts": parts}
-            )
+            try:
+                self._client.complete_multipart_upload(
+                    Bucket=self.bucket, Key=upload.key, UploadId=upload.id, MultipartUpload={"Parts": parts}
+                )
+            except botocore.exceptions.ClientError as error:
+                # An answer that got lost is asked for again, and then the upload is gone: its object is there.
+                if status_of(error) != 404 or self.sizes(upload.key).get(upload.key) != size:
+                    raise
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Give an upload up; nothing happens where there is none."""
