@@ -153,12 +153,6 @@ def test_a_token_that_expires_within_an_upload_costs_the_same_chunk_again(
     assert here.has(BLOB)
 
 
-def test_deleting_asks_for_that(registry_with_token, tokens, repository, log_in):
-    log_in(registry_with_token.host, registry_with_token.user, registry_with_token.password)
-    repository(registry_with_token.url).delete_manifest("sha256:" + "0" * 64)
-    assert "delete" in asked(tokens)[-1].split(",")
-
-
 def test_a_password_that_the_token_server_refuses(registry_with_token, tokens, repository, log_in):
     log_in(registry_with_token.host, registry_with_token.user, SECRET)
     with pytest.raises(AuthError, match="does not let us pull") as caught:

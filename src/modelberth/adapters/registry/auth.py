@@ -18,7 +18,7 @@ from modelberth.adapters.registry.credentials import Credentials, find_credentia
 from modelberth.adapters.transport import Wire
 from modelberth.base.errors import AuthError, BerthError
 
-_SCOPES = {"pull": {"pull"}, "push": {"pull", "push"}, "delete": {"delete"}}
+_SCOPES = {"pull": {"pull"}, "push": {"pull", "push"}}
 _TOKEN_SECONDS = 60
 """Life of a token that does not say how long it lives (distribution, token specification)."""
 _MARGIN_SECONDS = 15.0
@@ -72,7 +72,7 @@ class Authorizer:
         return self._credentials is not None
 
     def header(self, action: str) -> str:
-        """The header's value for `pull`, `push` or `delete`; empty as long as nothing was demanded."""
+        """The header's value for `pull` or `push`; empty as long as nothing was demanded."""
         with self._lock:
             return self._header(action)
 

@@ -10,7 +10,7 @@ from modelberth.adapters.http_messages import Answer, Sink, is_range, range_head
 from modelberth.adapters.registry import errors
 from modelberth.adapters.registry.connection import Connection, RegistryOptions
 from modelberth.adapters.registry.upload import DEFAULT_CHUNK_BYTES, BlobUpload, OnSession, Pieces, ignore_session
-from modelberth.base.errors import IntegrityError, UsageError
+from modelberth.base.errors import IntegrityError
 from modelberth.base.text import printable, shorten
 from modelberth.delivery.image import INDEX_TYPE, MANIFEST_TYPE, Descriptor, describe, digest_of
 from modelberth.spec.addresses import OciAddress
@@ -81,17 +81,6 @@ class Registry:
         if answer.headers.get("docker-content-digest", blob.digest) != blob.digest:
             raise IntegrityError("the registry has stored another manifest than was sent", where=self._at(where))
         return blob
-
-    def delete_manifest(self, digest: str) -> None:
-        """Remove a manifest, and with it all of its tags; nothing happens where there is none."""
-        where = f"manifest {digest}"
-        answer = self._connection.patiently(
-            lambda: self._connection.once("DELETE", f"manifests/{digest}", "delete"), where
-        )
-        if answer.status == 405:
-            raise UsageError("the registry lets nobody delete", where=self._at(where))
-        if answer.status not in {200, 202, 204, 404} or answer.is_page:
-            raise self._connection.meaning(answer, "delete", where)
 
     def _manifest(self, reference: str) -> tuple[Descriptor, bytes] | None:
         where, headers = f"manifest {reference}", {"Accept": ", ".join(_MANIFEST_TYPES)}

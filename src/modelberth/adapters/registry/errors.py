@@ -38,7 +38,7 @@ def meaning(answer: Answer, action: str, host: str, where: str, *, logged_in: bo
 
     Args:
         answer: of the registry.
-        action: `pull`, `push` or `delete`.
+        action: `pull` or `push`.
         host: to log in to.
         where: the place.
         logged_in: whether a login was found for it.
