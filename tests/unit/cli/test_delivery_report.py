@@ -134,7 +134,7 @@ def test_a_check_for_people(capsys):
     ]  # fmt: skip
     show_check(checked(WRONG), "table")
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("s3://models/m/: 1 ranges are wrong (")
+    assert said[0].startswith("s3://models/m/: 1 range is wrong (")
     assert said[2].split() == ["FILE", "BYTES", "WHY"]
     assert said[3].split("  ") == ["model.safetensors", "67,108,864 to 134,217,727", "CRC-64/NVME 1, declared 2"]
     show_check(checked(WRONG), "name")
