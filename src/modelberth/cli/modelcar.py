@@ -25,7 +25,7 @@ need nothing but the files; KServe's sidecar mode (oci://) needs sh, ln and slee
 image that has them with --base."""
 
 _BASE = click.option(
-    "--base", metavar="IMAGE", default="", show_envvar=True,
+    "--base", metavar="IMAGE", default="", show_default=False, show_envvar=True,
     help="Image that the model's image stands on, with sh, ln and sleep: KServe's sidecar mode needs them.",
 )  # fmt: skip
 

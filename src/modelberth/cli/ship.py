@@ -36,7 +36,7 @@ variables or a profile, the token from HF_TOKEN, a registry's password from `pod
 )
 @click.option("--dry-run", is_flag=True, show_envvar=True, help="With --gc: list only.")
 @click.option(
-    "--base", metavar="IMAGE", default="", show_envvar=True,
+    "--base", metavar="IMAGE", default="", show_default=False, show_envvar=True,
     help="Image that a model image stands on, with sh, ln and sleep: KServe's sidecar mode needs them.",
 )  # fmt: skip
 @click.option(

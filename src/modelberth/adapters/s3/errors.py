@@ -54,7 +54,8 @@ def client_errors(where: str) -> Iterator[None]:
         raise meaning(status_of(error), code, error.operation_name, where, found.get("HTTPHeaders", {})) from error
     except _NO_CREDENTIALS as error:
         why = "neither AWS_* variables nor a profile give keys"
-        raise PrerequisiteMissing("there are no S3 credentials", where=where, why=why) from error
+        step = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        raise PrerequisiteMissing("there are no S3 credentials", where=where, why=why, next_step=step) from error
     except botocore.exceptions.CredentialRetrievalError as error:
         why = "whoever hands them out, a program or a service, failed"  # its own words may quote them
         raise AuthError("the S3 credentials cannot be renewed", where=where, why=why) from error
