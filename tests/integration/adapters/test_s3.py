@@ -369,7 +369,7 @@ def test_names_that_need_care(store, name):
     put_whole(store, name, b"whole")
     assert store.read(name, 100) == b"whole"
     upload = store.begin_upload(name)
-    store.complete_upload(upload, put_parts(store, upload, [b"in parts"]))
+    store.complete_upload(upload, put_parts(store, upload, [b"in parts"]), len(b"in parts"))
     assert store.read(name, 100) == b"in parts"
     assert store.sizes("") == {name: len("in parts")}
 
@@ -392,7 +392,7 @@ def test_a_large_object_in_parts(store, big_model):
     etags = put_parts(store, upload, parts)
     assert store.read("big", 1 << 30) is None  # it is not visible before it is complete
     assert etags == {number: hashlib.md5(part).hexdigest() for number, part in enumerate(parts, 1)}
-    store.complete_upload(upload, etags)
+    store.complete_upload(upload, etags, len(content))
     assert store.sizes("") == {"big": len(content)}
     assert range_of(store, "big", 0, len(content)) == content
     for offset, length in ((0, 1), (5, 10 * MIB), (32 * MIB - 1, 2), (len(content) - 3, 3), (7, 0)):
@@ -411,7 +411,7 @@ def test_the_parts_that_a_store_has(store):
     }
     assert [(item.key, item.id) for item in store.pending_uploads("deep/")] == [("deep/key", upload.id)]
     assert store.pending_uploads("deep/key/") == store.pending_uploads("other/") == []
-    store.complete_upload(upload, etags)
+    store.complete_upload(upload, etags, 10 * MIB)
     assert store.pending_uploads("") == []
     assert store.stored_parts("deep/key", upload.id) is None
 

@@ -88,6 +88,7 @@ class S3Store:
         """What botocore takes for an empty answer or an object may be a page for people."""
         is_page = "text/html" in http_response.headers.get("content-type", "").lower()
         if is_page and (model.has_streaming_output or http_response.content):  # moto says it of answers without a body
+            http_response.raw.close()  # nobody else will: the caller never sees it
             raise no_store(self.where, f"it answers with a page, status {http_response.status_code}")
 
     def close(self) -> None:
