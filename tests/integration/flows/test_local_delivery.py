@@ -166,10 +166,18 @@ def test_two_processes_deliver_one_after_the_other(script, stack, tmp_path, vari
     assert second.lines.rest().splitlines()[1:] == ["ship unchanged", "fetch unchanged", "done"]
 
 
+GATED = """\
+import threading
+GATE = threading.Lock()
+def listen(event):
+    with GATE:  # several threads tell of what they have moved
+        print('event', flush=True); sys.stdin.readline()"""
+
+
 @pytest.mark.parametrize("variant", ["bf16", "int4"])
 def test_the_next_one_completes_what_a_killed_one_began(script, stack, tmp_path, deliver, hashes, weights, variant):
     spec = stack(variant)
-    code = RUN.replace("def listen(event):", "def listen(event):\n    print('event', flush=True); sys.stdin.readline()")
+    code = RUN.replace("def listen(event):", GATED)
     for steps in range(1, 6):
         run = script(code, spec, tmp_path / "state", "at once")
         for _ in range(steps):
