@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from modelberth.adapters.files import CHUNK_BYTES, disk_errors, write_file, writing
+from modelberth.adapters.files import CHUNK_BYTES, disk_errors, open_pieces, write_file, writing
 from modelberth.adapters.http_messages import Sink
 from modelberth.base.errors import IntegrityError
 from modelberth.delivery import image
@@ -128,14 +128,12 @@ class Layout:
         if not path.is_file():
             raise self._wrong(blob, "it is not there")
         buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, length))))
-        with disk_errors(path), path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while length:
-                count = file.readinto(buffer[: min(len(buffer), length)])
-                if not count:
-                    raise self._wrong(blob, "its size is not the declared one")
-                sink(buffer[:count])
-                length -= count
+        with disk_errors(path):
+            for piece in open_pieces(path, offset, length, buffer):
+                sink(piece)
+                length -= len(piece)
+        if length:
+            raise self._wrong(blob, "its size is not the declared one")
 
     def chunks(self, blob: Descriptor) -> Iterator[bytes]:
         """A blob's bytes in pieces; the digest is checked after the last.

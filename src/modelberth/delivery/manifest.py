@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelberth.base.errors import IntegrityError, UsageError
@@ -137,6 +137,12 @@ def parts(entry: FileEntry, part_bytes: int) -> Iterator[Part]:
     for number, crc in enumerate(entry.crc64nvme):
         offset = number * part_bytes
         yield Part(number, offset, min(part_bytes, entry.size - offset), crc)
+
+
+def wanted_parts(entry: FileEntry, part_bytes: int) -> Iterator[Part]:
+    """The parts of a file that is moved, in order: with an empty checksum where none is known yet."""
+    unknown = ("",) * part_count(entry.size, part_bytes)
+    return parts(replace(entry, crc64nvme=entry.crc64nvme or unknown), part_bytes)
 
 
 def part_count(size: int, part_bytes: int) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from modelberth.adapters.files import OnBytes, disk_errors, sync_folder
 from modelberth.adapters.hashing import crc64nvme, crc_text
 from modelberth.base.errors import IntegrityError
-from modelberth.delivery.manifest import FileEntry, Part, part_count
+from modelberth.delivery.manifest import FileEntry, Part, wanted_parts
 from modelberth.flows.origins import Origin
 
 _TRIES = 2
@@ -42,10 +42,9 @@ class Arrival:
     def __init__(self, entry: FileEntry, part_bytes: int, final: Path) -> None:
         self.entry, self.final = entry, final
         self.path = final.with_name(final.name + ".part")
-        self._part_bytes = part_bytes
-        count = part_count(entry.size, part_bytes)
-        self._crcs = list(entry.crc64nvme) or [""] * count
-        self.pending = list(self._parts())
+        self._parts = tuple(wanted_parts(entry, part_bytes))
+        self._crcs = [part.crc64nvme for part in self._parts]
+        self.pending = list(self._parts)
         self.active = 0
         self._arrived: set[int] = set()
         self._sha256 = hashlib.sha256()
@@ -53,12 +52,6 @@ class Arrival:
         self._hashing = threading.Lock()
         self._descriptor = -1
         self.complete = False
-
-    def _parts(self) -> list[Part]:
-        size, each = self.entry.size, self._part_bytes
-        return [
-            Part(number, number * each, min(each, size - number * each), crc) for number, crc in enumerate(self._crcs)
-        ]
 
     # --- before and after ------------------------------------------------------------------------------
 
@@ -193,7 +186,7 @@ class Arrival:
         while self._is_behind() and self._hashing.acquire(blocking=False):
             try:
                 while self._hashed in self._arrived:
-                    self._hash_from_disk(self._parts()[self._hashed])
+                    self._hash_from_disk(self._parts[self._hashed])
                     self._hashed += 1
                 if self._hashed == len(self._crcs) and not self.complete:
                     self._finish()

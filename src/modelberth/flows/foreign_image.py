@@ -30,7 +30,7 @@ from modelberth.delivery.manifest import (
     parse_begun,
 )
 from modelberth.flows.fetch import Fetched, folder_of_ours
-from modelberth.flows.images import Blobs
+from modelberth.flows.images import Blobs, read_image
 from modelberth.flows.progress import OnFile
 
 IMAGE_PATH = f"{OWN_FOLDER}image"
@@ -52,9 +52,7 @@ def is_ours(blobs: Blobs, reference: str) -> bool:
 
 
 def _manifest(blobs: Blobs, reference: str) -> tuple[Descriptor, bytes]:
-    descriptor, content = blobs.read_manifest(reference)
-    chosen = image.platform_manifest(content, "amd64", f"{blobs.where} {reference}")
-    return blobs.read_manifest(chosen.digest) if chosen is not None else (descriptor, content)
+    return read_image(blobs, reference, f"{blobs.where} {reference}")
 
 
 def is_unpacked(blobs: Blobs, reference: str, folder: Path) -> bool:

@@ -102,6 +102,17 @@ def open_image(blobs: Blobs, reference: str, where: str) -> ImageOrigin:
     return ImageOrigin(blobs, manifest, layers, where)
 
 
+def read_image(blobs: Blobs, reference: str, where: str, architecture: str = "amd64") -> tuple[Descriptor, bytes]:
+    """The manifest of an image; out of an index, that of linux and an architecture.
+
+    Raises:
+        IntegrityError: it is not there, or not for this architecture.
+    """
+    descriptor, content = blobs.read_manifest(reference)
+    chosen = image.platform_manifest(content, architecture, where)
+    return blobs.read_manifest(chosen.digest) if chosen is not None else (descriptor, content)
+
+
 def manifest_in_image(blobs: Blobs, reference: str) -> tuple[FileManifest, dict[str, Descriptor]]:
     """The manifest of files in a model image, and the layer of each file by path.
 

@@ -10,7 +10,7 @@ from modelberth.delivery import image
 from modelberth.delivery.image import Descriptor
 from modelberth.delivery.manifest import MANIFEST_PATH, FileManifest
 from modelberth.flows.delivery import parse_image
-from modelberth.flows.images import BASE_DIGEST, manifest_in_image
+from modelberth.flows.images import BASE_DIGEST, manifest_in_image, read_image
 from modelberth.flows.places import PlaceOptions, Places, reference
 from modelberth.sizing.storage import image_peak_bytes
 
@@ -50,10 +50,7 @@ def inspect_image(text: str, options: PlaceOptions) -> ImageReport:
     address = parse_image(text)
     with Places(options) as places:
         blobs = places.blobs(address)
-        descriptor, content = blobs.read_manifest(reference(address))
-        chosen = image.platform_manifest(content, "amd64", str(address))
-        if chosen is not None:
-            descriptor, content = blobs.read_manifest(chosen.digest)
+        descriptor, content = read_image(blobs, reference(address), str(address))
         _config, *layers = image.blobs_of(content)
         manifest = _files(blobs, descriptor.digest, layers)
     sizes = [layer.size for layer in layers]

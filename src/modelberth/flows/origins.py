@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from modelberth.adapters.files import disk_errors
+from modelberth.adapters.files import disk_errors, open_pieces
 from modelberth.adapters.http_messages import Sink
 from modelberth.adapters.s3 import S3Store
 from modelberth.base.errors import IntegrityError
@@ -74,14 +74,12 @@ class FolderOrigin:
         """A range of a file into a sink."""
         place = self.folder / path
         buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, length))))
-        with disk_errors(place), place.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while length:
-                count = file.readinto(buffer[: min(len(buffer), length)])
-                if not count:
-                    raise IntegrityError("the file became shorter while it was read", where=str(place))
-                sink(buffer[:count])
-                length -= count
+        with disk_errors(place):
+            for piece in open_pieces(place, offset, length, buffer):
+                sink(piece)
+                length -= len(piece)
+        if length:
+            raise IntegrityError("the file became shorter while it was read", where=str(place))
 
     def confirm(self) -> None:
         """Every part was compared with its hash."""

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from modelberth.adapters.files import OnBytes, disk_errors, ignore_bytes, open_pieces
 from modelberth.adapters.folder import HashCache
-from modelberth.adapters.http_messages import Sink
 from modelberth.adapters.oci import Layout
 from modelberth.adapters.transport import Cancelled
 from modelberth.base.errors import Conflict, DoesNotFit
@@ -29,7 +28,7 @@ from modelberth.catalog.registries import layer_limit
 from modelberth.delivery import image
 from modelberth.delivery.image import Base, Descriptor
 from modelberth.delivery.manifest import MANIFEST_PATH, FileEntry, FileManifest
-from modelberth.flows.images import Blobs, annotations_of, own_layer
+from modelberth.flows.images import Blobs, annotations_of, own_layer, read_image
 from modelberth.flows.origins import FolderOrigin
 from modelberth.flows.parallel import Task, run_parallel
 from modelberth.flows.progress import OnFile, ignore_file
@@ -58,10 +57,7 @@ def read_base(blobs: Blobs, reference: str, architecture: str = "amd64") -> Base
     Raises:
         IntegrityError: it is not there, for this architecture, or not to be read.
     """
-    descriptor, content = blobs.read_manifest(reference)
-    chosen = image.platform_manifest(content, architecture, f"{blobs.where} {reference}")
-    if chosen is not None:
-        descriptor, content = blobs.read_manifest(chosen.digest)
+    descriptor, content = read_image(blobs, reference, f"{blobs.where} {reference}", architecture)
     config, *layers = image.blobs_of(content)
     # Whatever paths its layers name, the model's files are not theirs.
     return Base(descriptor.digest, blobs.read_blob(config), tuple(replace(layer, path="") for layer in layers))
@@ -140,17 +136,13 @@ def pull_image(source: Blobs, reference: str, layout: Layout, tag: str, on_bytes
     before, moved = layout.tagged(tag), 0
     for blob in image.blobs_of(content):
         if not layout.has(blob):
-            layout.write_stream(blob, partial(_checked_stream, source, blob))
+            layout.write_stream(blob, partial(source.stream_blob, blob))
             moved += blob.size
         on_bytes(blob.size)
     layout.write_blob(descriptor.media_type, content)
     layout.set_tag(tag, descriptor)
     changed = moved > 0 or before is None or before.digest != descriptor.digest
     return Copied(descriptor.digest, changed, moved)
-
-
-def _checked_stream(source: Blobs, blob: Descriptor, sink: Sink) -> None:
-    source.stream_blob(blob, sink)
 
 
 def push_blobs(

@@ -30,7 +30,7 @@ from modelberth.delivery.journal import (
     part_line,
     read_journal,
 )
-from modelberth.delivery.manifest import FileEntry, Part, part_count, parts
+from modelberth.delivery.manifest import FileEntry, Part, part_count, parts, wanted_parts
 from modelberth.flows.origins import Origin
 from modelberth.flows.parallel import Task, run_parallel
 from modelberth.flows.progress import OnFile
@@ -126,9 +126,7 @@ class Uploader:
     # --- which parts -------------------------------------------------------------------------------------
 
     def _begin(self, entry: FileEntry) -> _Sending:
-        size = self._origin.part_bytes
-        wanted = list(parts(entry, size)) if entry.crc64nvme else _unknown_parts(entry, size)
-        return _Sending(entry, self._address.key(entry.path), wanted)
+        return _Sending(entry, self._address.key(entry.path), list(wanted_parts(entry, self._origin.part_bytes)))
 
     def _next(self) -> Task | None:
         """The next part, of the file that fewest are busy with; a whole file where its hashes are not known yet."""
@@ -366,11 +364,3 @@ class Uploader:
         if self._journal and self._path:
             with disk_errors(self._path):
                 self._journal.write(line)
-
-
-def _unknown_parts(entry: FileEntry, part_bytes: int) -> list[Part]:
-    count = part_count(entry.size, part_bytes)
-    return [
-        Part(number, number * part_bytes, min(part_bytes, entry.size - number * part_bytes), "")
-        for number in range(count)
-    ]
