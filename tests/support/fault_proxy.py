@@ -288,6 +288,7 @@ class _Exchange:
 
     def _pass_back(self, answer: http.client.HTTPResponse) -> None:
         has_body = self._request.method != "HEAD" and answer.status not in (204, 304)
+        self._request.status = answer.status  # what the server did, also where the client never hears of it
         chunked = bool(answer.chunked)
         length = answer.length if has_body and not chunked else None
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_THE_CONNECTION]

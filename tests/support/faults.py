@@ -24,7 +24,8 @@ class Request:
         path: path and query, as on the wire.
         headers: names as they were sent.
         sent_bytes: bytes of the request body handed on to the server.
-        status: of the answer that the client was given; 0 before, or when there was none.
+        status: of the answer: what the client was told, or what the server said where the client never heard of it;
+            0 before, or when there was none.
         answer_bytes: bytes of the answer's body handed on to the client.
     """
 
