@@ -64,7 +64,7 @@ def test_the_deepest_and_the_largest_that_are_taken():
     assert read("a: " + "[" * depth + "]" * depth)["a"] is not None
     padding = "#" * (MAX_BYTES - 5)
     assert read(f"a: 1\n{padding}") == {"a": 1}
-    assert refused(f"a: 1\n{padding}#")[0].message == "the file has 262,145 bytes; at most 262,144 are read"
+    assert refused(f"a: 1\n{padding}#")[0].message == "the file has 2,097,153 bytes; at most 2,097,152 are read"
 
 
 # --- what is refused -----------------------------------------------------------------------------------

@@ -5,16 +5,19 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections import deque
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from modelberth.base.errors import Problem, Problems, SpecError
 from modelberth.base.text import names_secret
 from modelberth.base.yamlio.dialects import SURROGATE, is_ambiguous
 from modelberth.base.yamlio.document import Document, Path, Position, path_text
 
-MAX_BYTES = 256 << 10
+MAX_BYTES = 2 << 20
 """Largest file read, bytes. A berth.yaml of a hundred models is some 50 kB."""
 MAX_DEPTH = 40
 """Deepest nesting read. The spec needs six levels."""
@@ -39,8 +42,7 @@ def read_document(content: bytes, source: str) -> Document:
     """
     text = _decode(content, source)
     _check_line_ends(text, source)
-    _check_events(text, source)
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = _Composer(_checked_events(text, source)).get_single_node()
     if node is None:
         raise _fail(source, 1, 1, "the file is empty; expected a mapping that starts with apiVersion")
     return _Builder(source).build(node)
@@ -82,11 +84,31 @@ def _line_column(text: str, offset: int) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-def _check_events(text: str, source: str) -> None:
-    """Refuse what must not reach the recursive composer: depth, aliases, tags, several documents."""
+class _Composer(Composer, Resolver):  # type: ignore[misc]  # PyYAML's classes have no types
+    """Nodes out of events that were parsed before: parsing is what takes long."""
+
+    def __init__(self, events: list[yaml.Event]) -> None:
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self._events = deque(events)
+
+    def check_event(self, *choices: type[yaml.Event]) -> bool:
+        return bool(self._events) and (not choices or isinstance(self._events[0], choices))
+
+    def peek_event(self) -> yaml.Event:
+        return self._events[0]
+
+    def get_event(self) -> yaml.Event:
+        return self._events.popleft()
+
+
+def _checked_events(text: str, source: str) -> list[yaml.Event]:
+    """The events, without what must not reach the recursive composer: depth, aliases, tags, several documents."""
     depth = documents = 0
+    events = []
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            events.append(event)
             line, column = _start_of(event)
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise _fail(
@@ -114,6 +136,7 @@ def _check_events(text: str, source: str) -> None:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # Not chained: the cause quotes the file, and the file may hold a secret by mistake.
         raise _syntax_error(error, text, source) from None
+    return events
 
 
 def _syntax_error(error: Exception, text: str, source: str) -> SpecError:

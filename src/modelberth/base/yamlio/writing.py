@@ -1,10 +1,16 @@
-"""Writing: plain data to canonical YAML that both dialects read alike."""
+"""Writing: plain data to canonical YAML that both dialects read alike.
+
+Blocks are written here and scalars by PyYAML, each text once: a stack of 500 services is some 60,000 scalars, most of
+them the same few hundred. What is rare (a key that is longer than a line, keys of several lines) is left to PyYAML as
+a whole; the text is the same either way.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -40,10 +46,13 @@ def _fits_block(text: str) -> bool:
     return plain and bool(lines[0]) and not lines[0].startswith(" ") and not text.endswith("\n\n")
 
 
-def _represent_mapping(dumper: yaml.SafeDumper, mapping: dict[Any, Any]) -> yaml.MappingNode:
+def _ordered(mapping: dict[Any, Any]) -> list[tuple[Any, Any]]:
     first = [(key, mapping[key]) for key in _FIRST_KEYS if key in mapping]
-    rest = [(key, value) for key, value in mapping.items() if key not in _FIRST_KEYS]
-    return dumper.represent_mapping("tag:yaml.org,2002:map", first + rest)
+    return first + [(key, value) for key, value in mapping.items() if key not in _FIRST_KEYS]
+
+
+def _represent_mapping(dumper: yaml.SafeDumper, mapping: dict[Any, Any]) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", _ordered(mapping))
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -61,18 +70,91 @@ def write_documents(documents: Iterable[Any]) -> str:
     parts = []
     for document in documents:
         _check_plain(document)
-        parts.append(
-            yaml.dump(
-                document,
-                Dumper=_Dumper,
-                sort_keys=False,
-                default_flow_style=False,
-                width=1 << 30,
-                allow_unicode=False,
-            )
-        )
+        parts.append(_document(document))
+    return "---\n".join(parts)
+
+
+_LONGEST_KEY = 100
+"""Characters: PyYAML writes a key of 128 and more in two lines, `? key` and `: value`."""
+
+
+def _document(document: Any) -> str:
+    if not isinstance(document, dict | list) or not document:
+        return _dumped(document)
+    try:
+        return "\n".join(_lines(document)) + "\n"
+    except _Rare:
+        return _dumped(document)
+
+
+class _Rare(Exception):
+    """Something that PyYAML writes in a form of its own."""
+
+
+def _dumped(value: Any) -> str:
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=1 << 30, allow_unicode=False
+    )
     # PyYAML closes a bare scalar with a line `...`; text that happens to end in three dots stays.
-    return "---\n".join(re.sub(r"\n\.\.\.\n\Z", "\n", part) for part in parts)
+    return re.sub(r"\n\.\.\.\n\Z", "\n", text)
+
+
+def _lines(value: dict[str, Any] | list[Any]) -> Iterator[str]:
+    """The lines of a collection that is not empty, beginning at the left edge."""
+    if isinstance(value, dict):
+        for key, child in _ordered(value):
+            yield from _entry(f"{_key(key)}:", child)
+    else:
+        for child in value:
+            yield from _item(child)
+
+
+def _entry(head: str, value: Any) -> Iterator[str]:
+    """`key: value`, or the key alone with what belongs to it below."""
+    if isinstance(value, dict | list) and value:
+        yield head
+        yield from (f"  {line}" if line else line for line in _lines(value))
+    else:
+        first, *rest = _scalar_lines(value)
+        yield f"{head} {first}"
+        yield from rest
+
+
+def _item(value: Any) -> Iterator[str]:
+    """`- value`, the first line of a collection beside the dash."""
+    lines = _lines(value) if isinstance(value, dict | list) and value else iter(_scalar_lines(value))
+    yield f"- {next(lines)}"
+    nested = isinstance(value, dict | list)
+    yield from (f"  {line}" if line and nested else line for line in lines)
+
+
+def _scalar_lines(value: Any) -> tuple[str, ...]:
+    """One line, or the head and the lines of a block, indented below what they belong to."""
+    if isinstance(value, dict):
+        return ("{}",)
+    if isinstance(value, list):
+        return ("[]",)
+    if isinstance(value, str):
+        return _text_lines(value)
+    return (_dumped(value).rstrip("\n"),)
+
+
+@lru_cache(maxsize=1 << 14)
+def _text_lines(text: str) -> tuple[str, ...]:
+    if "\n" in text and _fits_block(text):
+        head, body = ("|", text[:-1]) if text.endswith("\n") else ("|-", text)
+        return (head, *(f"  {line}" if line else "" for line in body.split("\n")))
+    written = _dumped(text).removesuffix("\n")
+    if "\n" in written:
+        raise _Rare
+    return (written,)
+
+
+def _key(key: str) -> str:
+    lines = _text_lines(key)
+    if len(lines) > 1 or len(lines[0]) > _LONGEST_KEY or not key or not (key.isascii() and key.isprintable()):
+        raise _Rare
+    return lines[0]
 
 
 def _check_plain(value: Any) -> None:
