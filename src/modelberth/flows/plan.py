@@ -23,8 +23,9 @@ from modelberth.sizing.declared import flags_of
 from modelberth.sizing.plan import Sizing, size
 from modelberth.sizing.storage import StorageAdvice, advise
 from modelberth.spec.addresses import FolderAddress
+from modelberth.spec.cluster import Pool
 from modelberth.spec.services import Service, services
-from modelberth.spec.stack import Pool, Stack
+from modelberth.spec.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def plan_stack(request: PlanRequest) -> StackPlan:
     for name in request.models:
         if name not in names:
             raise UsageError(f"no service is named '{name}'", where="--model", why=did_you_mean(name, names))
-    vllm = request.vllm or platforms.vllm(spec.stack.platform.kind, spec.stack.platform.version)
+    platform = spec.stack.platform
+    vllm = request.vllm or platform.vllm or platforms.vllm(platform.kind, platform.version)
     read: dict[str, ModelSource] = {}
     plans = []
     for service in found:
@@ -118,7 +120,7 @@ def plan_stack(request: PlanRequest) -> StackPlan:
             read[text] = _read(service, text)
         plans.append(_plan(service, read[text], vllm))
     version = plans[0].sizing.engine.rules.version
-    title = f"{platforms.title(spec.stack.platform.kind)} {spec.stack.platform.version}"
+    title = f"{platforms.title(platform.kind)} {platform.version}"
     return StackPlan(spec.stack.metadata.name, title, version, tuple(plans), _stack_warnings(spec.stack, found))
 
 
@@ -152,7 +154,7 @@ def _plan(service: Service, source: ModelSource, vllm: str | None) -> ServicePla
         service=service,
         source=source,
         sizing=sizing,
-        cost=pool_cost(pool, flags.tensor_parallel),
+        cost=pool_cost(pool, service.gpus),
         storage=advise(source.image_bytes or source.model.stored_bytes, disk),
         alternatives=alternatives(source.model, flags, pool, sizing),
         warnings=warnings(service, sizing),
@@ -163,7 +165,7 @@ def _stack_warnings(stack: Stack, found: Sequence[Service]) -> tuple[str, ...]:
     """Pools that have too few GPUs for their services, or some that nobody uses."""
     said = []
     for pool in stack.pools:
-        used = sum(service.variant.tensor_parallel_size for service in found if service.pool.name == pool.name)
+        used = sum(service.gpus for service in found if service.pool.name == pool.name)
         said += _pool_warning(pool, used)
     return tuple(said)
 

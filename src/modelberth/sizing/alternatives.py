@@ -15,7 +15,7 @@ from modelberth.sizing.cost import Cost, machine_cost, pool_cost, pool_machine
 from modelberth.sizing.engine import EngineFlags
 from modelberth.sizing.model import UNQUANTISED, Model, requantized
 from modelberth.sizing.plan import Sizing, size
-from modelberth.spec.stack import Pool
+from modelberth.spec.cluster import Pool
 
 _SHOWN = 5
 _SCHEMES = ("fp8", "w4a16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelberth.catalog.instances import InstanceType, find_instance
-from modelberth.spec.stack import Pool
+from modelberth.spec.cluster import Pool
 
 HOURS_PER_MONTH = 730
 """Hours of an average month: 8,760 / 12, as clouds count."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from modelberth.base.errors import UsageError
 from modelberth.sizing.engine import EngineFlags
-from modelberth.spec.stack import EngineValue, Variant
+from modelberth.spec.fields import EngineValue
+from modelberth.spec.stack import Variant
 
 
 def flags_of(variant: Variant, vllm: str | None) -> EngineFlags:

@@ -178,9 +178,34 @@ def _message(details: ErrorDetails, path: Path, document: Document) -> tuple[str
     return details["msg"][:1].lower() + details["msg"][1:], ""
 
 
+_IMAGE = "expected an image: registry/name:tag or registry/name@sha256:..., without user and password"
+_ONE_LINE = "expected one line of text without control characters"
+# What a pattern asks for, by the field's name. What stands there may be a secret by mistake: it is not repeated.
+_PATTERNS = {
+    "url": "expected an http:// or https:// address without user, password or query",
+    "endpoint": "expected an http:// or https:// address without user, password or query",
+    "repository": "expected the URL of a Git repository, without a password or token in it",
+    "engineImage": _IMAGE,
+    "image": _IMAGE,
+    "vllm": 'expected a release in quotes, such as "0.25.1"',
+    "ami": "expected the id of a machine image: ami- and hexadecimal digits",
+    "refreshInterval": "expected a duration such as 1h, 30m or 60s",
+    "revision": "expected a branch, a tag or a commit",
+    "path": "expected a folder below the repository's top: names joined by slashes",
+    "covers": "expected names of resources: cpu, memory, nvidia.com/gpu",
+    "nodeLabels": "expected a label as Kubernetes takes it: letters, digits, '-', '_' and '.'",
+    "displayName": _ONE_LINE,
+    "description": _ONE_LINE,
+    "key": _ONE_LINE,
+    "accessKeyProperty": _ONE_LINE,
+    "secretKeyProperty": _ONE_LINE,
+}
+
+
 def _pattern_message(path: Path, found: Any) -> tuple[str, str]:
-    if path and path[-1] in {"url", "endpoint"}:
-        return "expected an http:// or https:// address without user, password or query", ""
+    named = next((part for part in reversed(path) if part in _PATTERNS), None)
+    if named is not None:
+        return _PATTERNS[str(named)], ""
     if "engineArgs" in path:
         return (
             f"'{path[-1]}' is no flag name",

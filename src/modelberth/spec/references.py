@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from modelberth.base.text import did_you_mean, names_secret
 from modelberth.base.yamlio import Path
 from modelberth.catalog import platforms
 from modelberth.spec.addresses import S3Address, parse_weights
+from modelberth.spec.cluster import Pool
+from modelberth.spec.fields import MAX_SERVICE_NAME
 from modelberth.spec.services import service_name
-from modelberth.spec.stack import MAX_SERVICE_NAME, Model, Stack, Variant
+from modelberth.spec.stack import Model, Stack, Variant
 
 # Flags that a field of the spec sets, and the field.
 OWNED_FLAGS = {
@@ -24,7 +27,10 @@ OWNED_FLAGS = {
     "quantization": "quantization",
     "port": "the serving runtime",
     "host": "the serving runtime",
+    "data-parallel-size": "dataParallelSize",
 }
+# vLLM's own preset of an LLMInferenceService passes the name through a shell, unquoted.
+_SHELL_SAFE = re.compile(r"[A-Za-z0-9._/:@+-]+")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ def mismatches(stack: Stack) -> tuple[Mismatch, ...]:
 
 def _all(stack: Stack) -> Iterator[Mismatch]:
     yield from _platform(stack)
+    yield from _openshift_ai_only(stack)
+    yield from _pools(stack)
+    yield from _credentials(stack)
     yield from _unique([pool.name for pool in stack.pools], ("pools",), "pool")
     yield from _unique([model.name for model in stack.models], ("models",), "model")
     owners: dict[str, str] = {}
@@ -52,6 +61,7 @@ def _all(stack: Stack) -> Iterator[Mismatch]:
         yield from _unique([variant.name for variant in model.variants], path, "variant")
         for index, variant in enumerate(model.variants):
             yield from _variant(stack, variant, (*path, index))
+            yield from _kind(stack, model, variant, (*path, index))
             yield from _service_name(model, variant, (*path, index), owners)
 
 
@@ -61,6 +71,62 @@ def _platform(stack: Stack) -> Iterator[Mismatch]:
         title = platforms.title(stack.platform.kind)
         message = f"{title} {stack.platform.version} is not known to this release"
         yield Mismatch(("platform", "version"), message, f"known: {', '.join(known)}")
+
+
+def _openshift_ai_only(stack: Stack) -> Iterator[Mismatch]:
+    """What only OpenShift AI has, in a stack for another platform."""
+    if stack.platform.kind == "rhoai":
+        return
+    title = platforms.title(stack.platform.kind)
+    for field in ("route", "auth"):
+        if getattr(stack.access, field):
+            yield Mismatch(("access", field), f"{title} has no switch for it", "remove it; it is for kind: rhoai")
+    for index, pool in enumerate(stack.pools):
+        if pool.hardware_profile:
+            message = f"{title} has no hardware profiles"
+            yield Mismatch(("pools", index, "hardwareProfile"), message, "remove it; nodeLabels places the services")
+
+
+def _pools(stack: Stack) -> Iterator[Mismatch]:
+    owners: dict[str, str] = {}
+    for index, pool in enumerate(stack.pools):
+        path: Path = ("pools", index)
+        if pool.machine_set and not pool.instance_type:
+            yield Mismatch((*path, "machineSet"), "a MachineSet needs instanceType", "add instanceType: g6.4xlarge")
+        if not pool.hardware_profile:
+            continue
+        name = pool.hardware_profile.name
+        if name in owners:
+            message = f"the hardware profile '{name}' is that of pool '{owners[name]}' too"
+            yield Mismatch((*path, "hardwareProfile", "name"), message, "one profile describes one kind of node")
+        owners.setdefault(name, pool.name)
+
+
+def _credentials(stack: Stack) -> Iterator[Mismatch]:
+    store = stack.storage.s3
+    if store and store.credentials.external_secret and not store.credentials.secret:
+        path: Path = ("storage", "s3", "credentials", "externalSecret")
+        yield Mismatch(path, "an external secret needs the name of the Secret it becomes", "add secret: NAME beside it")
+
+
+def _kind(stack: Stack, model: Model, variant: Variant, path: Path) -> Iterator[Mismatch]:
+    """What the kind of a model allows its variants, and the platform knows."""
+    if model.kind == "InferenceService":
+        wrong = [("dataParallelSize", variant.data_parallel_size > 1), ("prefill", variant.prefill is not None)]
+        for field, given in wrong:
+            if given:
+                yield Mismatch((*path, field), "an InferenceService has none", "set kind: LLMInferenceService")
+        return
+    version = stack.platform.version
+    if version in platforms.versions(stack.platform.kind):
+        facts = platforms.platform(stack.platform.kind, version)
+        if facts.llm_api is None:
+            message = f"{facts.title} {version} has no LLMInferenceService"
+            yield Mismatch((*path[:-2], "kind"), message, "remove kind, or name a later version")
+    name = variant.served_name
+    if name and not _SHELL_SAFE.fullmatch(name):
+        message = "the preset of an LLMInferenceService passes the name through a shell"
+        yield Mismatch((*path, "servedName"), message, "letters, digits and ._/:@+- only")
 
 
 def _unique(names: list[str], path: Path, noun: str) -> Iterator[Mismatch]:
@@ -96,14 +162,29 @@ def _variant(stack: Stack, variant: Variant, path: Path) -> Iterator[Mismatch]:
     pool = pools.get(variant.pool)
     if pool is None:
         yield Mismatch((*path, "pool"), f"no pool is named '{variant.pool}'", did_you_mean(variant.pool, pools))
-    elif variant.tensor_parallel_size > pool.count * pool.nodes:
-        there = pool.count * pool.nodes
+    else:
+        yield from _gpus(variant, pool, path)
+    yield from _storage(stack, variant, path)
+    yield from _flags(variant, path)
+
+
+def _gpus(variant: Variant, pool: Pool, path: Path) -> Iterator[Mismatch]:
+    there = pool.count * pool.nodes
+    ranks = variant.tensor_parallel_size * variant.data_parallel_size
+    if variant.tensor_parallel_size > there:
         message = (
             f"tensorParallelSize {variant.tensor_parallel_size} needs as many GPUs; pool '{pool.name}' has {there}"
         )
         yield Mismatch((*path, "tensorParallelSize"), message, f"at most {there}, or a larger pool")
-    yield from _storage(stack, variant, path)
-    yield from _flags(variant, path)
+    elif ranks > there:
+        message = f"{ranks} GPUs are needed for it; pool '{pool.name}' has {there}"
+        yield Mismatch((*path, "dataParallelSize"), message, f"at most {there // variant.tensor_parallel_size}")
+    elif variant.data_parallel_size > 1 and variant.tensor_parallel_size > pool.count:
+        message = f"each copy has its GPUs in one node; a node of pool '{pool.name}' has {pool.count}"
+        yield Mismatch((*path, "tensorParallelSize"), message, f"at most {pool.count}")
+    if variant.prefill and variant.prefill.tensor_parallel_size > pool.count:
+        message = f"a node of pool '{pool.name}' has {pool.count} GPUs"
+        yield Mismatch((*path, "prefill", "tensorParallelSize"), message, f"at most {pool.count}")
 
 
 def _storage(stack: Stack, variant: Variant, path: Path) -> Iterator[Mismatch]:

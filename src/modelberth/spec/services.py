@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelberth.spec.addresses import SourceAddress, WeightsAddress, parse_source, parse_weights
-from modelberth.spec.stack import Model, Pool, Stack, Variant
+from modelberth.spec.cluster import Pool
+from modelberth.spec.stack import Model, Stack, Variant
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Service:
     pool: Pool
     weights: WeightsAddress
     source: SourceAddress | None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all its pods; 0 for a service that is stopped."""
+        variant = self.variant
+        decode = variant.tensor_parallel_size * variant.data_parallel_size * variant.replicas
+        prefill = variant.prefill
+        return decode + (prefill.replicas * prefill.tensor_parallel_size if prefill and variant.replicas else 0)
 
 
 def service_name(model: Model, variant: Variant) -> str:

@@ -13,7 +13,7 @@ from modelberth.sizing.cost import pool_cost
 from modelberth.sizing.engine import EngineFlags
 from modelberth.sizing.model import Model
 from modelberth.sizing.plan import size
-from modelberth.spec.stack import Pool
+from modelberth.spec.cluster import Pool
 
 MISTRAL = "Mistral-Small-24B-Instruct-2501"
 Found = Callable[..., tuple[Alternative, ...]]

@@ -6,7 +6,7 @@ import pytest
 
 from modelberth.catalog.instances import all_instances, find_instance
 from modelberth.sizing.cost import machine_cost, pool_cost
-from modelberth.spec.stack import Pool
+from modelberth.spec.cluster import Pool
 
 
 def pool(**fields: object) -> Pool:

@@ -15,7 +15,8 @@ from modelberth.base.errors import Problem, SpecError
 from modelberth.base.yamlio import MAX_DEPTH, write_documents
 from modelberth.spec.reading import NEXT_STEP, read_stack
 from modelberth.spec.services import services
-from modelberth.spec.stack import Stack, Storage, Verification
+from modelberth.spec.stack import Stack, Verification
+from modelberth.spec.storage import Storage
 
 FIRST = "models[0].variants[0]"
 ARGS = f"{FIRST}.engineArgs"
@@ -77,7 +78,7 @@ MISTAKES = {
     ),
     "unknown key, far": (
         "clusterQueue: gpus", "▮zzz: gpus",
-        "queue.zzz", "the key 'zzz' is not known here", "known: clusterQueue, name",
+        "queue.zzz", "the key 'zzz' is not known here", "known: apiVersion, clusterQueue, covers, name",
     ),
     "unknown key, at the top": (
         "queue:\n", "▮queues:\n", "queues", "the key 'queues' is not known here", "did you mean 'queue'?",
@@ -293,7 +294,7 @@ FILES = {
     "a list": (b"- a\n", 1, 1, "expected a mapping, found a list", ""),
     "text": (b"hello\n", 1, 1, "expected a mapping, found text", ""),
     "null": (b"~\n", 1, 1, "expected a mapping, found nothing", ""),
-    "two megabytes": (b"#" * 2_000_000, 0, 0, "the file has 2,000,000 bytes; at most 262,144 are read", ""),
+    "three megabytes": (b"#" * 3_000_000, 0, 0, "the file has 3,000,000 bytes; at most 2,097,152 are read", ""),
     "not UTF-8": (b"kind: Stack\nname: \xe9", 2, 7, "byte 0xe9 is not UTF-8", "save the file as UTF-8"),
     "nested deeply": (
         b"a: " + b"[" * 100_000, 1, 3 + MAX_DEPTH, f"nested deeper than {MAX_DEPTH} levels", "",
