@@ -1,7 +1,7 @@
 """The engine's arguments: one source for the ServingRuntime, the InferenceService and the process on this machine.
 
-The ServingRuntime gives what every service of a platform has (port, model folder, served name); the
-InferenceService adds what its variant declares. vLLM reads both as one list. On this machine the same list is
+The ServingRuntime gives what every service of a platform has (port, model folder); the InferenceService adds its name
+and what its variant declares. vLLM reads both as one list. On this machine the same list is
 used, with what the machine cannot honour replaced, each replacement said in words.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from modelberth.base.units import format_binary
+from modelberth.spec.fields import EngineValue
 from modelberth.spec.services import Service
-from modelberth.spec.stack import EngineValue
 
 MODEL_FOLDER = "/mnt/models"
 """Where KServe mounts the model, whatever its storage."""
@@ -54,14 +54,16 @@ def texts(arguments: Iterable[Argument]) -> tuple[str, ...]:
     return tuple(argument.text() for argument in arguments)
 
 
+def runtime_arguments() -> tuple[Argument, ...]:
+    """What every service of a platform is started with."""
+    return (Argument("port", str(PORT)), Argument("model", MODEL_FOLDER))
+
+
 def engine_arguments(service: Service) -> EngineArguments:
     """What the engine of a service is started with on the cluster."""
-    runtime = (
-        Argument("port", str(PORT)),
-        Argument("model", MODEL_FOLDER),
-        Argument("served-model-name", service.served_name),
+    return EngineArguments(
+        runtime_arguments(), (Argument("served-model-name", service.served_name), *_declared(service))
     )
-    return EngineArguments(runtime, tuple(_declared(service)))
 
 
 def _declared(service: Service) -> Iterable[Argument]:

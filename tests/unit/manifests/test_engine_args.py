@@ -50,6 +50,13 @@ BARE = {
 RUNTIME = ("--port=8080", "--model=/mnt/models")
 
 
+def further(service: Service) -> list[str]:
+    """What a service adds to the runtime's arguments beside its name."""
+    name, *rest = [argument.text() for argument in engine_arguments(service).service]
+    assert name == f"--served-model-name={service.served_name}"
+    return rest
+
+
 def test_the_services_of_the_example(harbor_services: dict[str, Service]):
     assert engine_arguments(harbor_services["harbor-bf16"]).texts() == (
         *RUNTIME,
@@ -70,14 +77,14 @@ def test_the_services_of_the_example(harbor_services: dict[str, Service]):
 
 def test_the_runtime_gives_what_every_service_has_and_the_service_the_rest(with_fields: Callable[..., Service]):
     arguments = engine_arguments(with_fields(**BARE))
-    assert [argument.flag for argument in arguments.runtime] == ["port", "model", "served-model-name"]
-    assert arguments.service == ()
+    assert [argument.flag for argument in arguments.runtime] == ["port", "model"]
+    assert [argument.flag for argument in arguments.service] == ["served-model-name"]
 
 
 def test_every_field_has_its_flag(with_fields: Callable[..., Service]):
     fields = {"kv_cache_dtype": "fp8", "max_model_len": 8192, "gpu_memory_utilization": 0.925}
     service = with_fields(**BARE | fields | {"tensor_parallel_size": 2, "dtype": "float16"})
-    assert [argument.text() for argument in engine_arguments(service).service] == [
+    assert further(service) == [
         "--tensor-parallel-size=2",
         "--dtype=float16",
         "--kv-cache-dtype=fp8",
@@ -106,8 +113,7 @@ EXTRAS: dict[str, tuple[Any, list[str]]] = {
 @pytest.mark.parametrize("case", EXTRAS.values(), ids=EXTRAS)
 def test_further_flags(case: tuple[Any, list[str]], with_fields: Callable[..., Service]):
     value, texts = case
-    found = engine_arguments(with_fields(**BARE, engine_args={"flag": value}))
-    assert [argument.text() for argument in found.service] == texts
+    assert further(with_fields(**BARE, engine_args={"flag": value})) == texts
 
 
 def test_further_flags_come_last_and_in_order(with_fields: Callable[..., Service]):
@@ -124,8 +130,7 @@ flags = st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9.]{1,4}){0,2}", fullmatch=Tru
 def test_a_value_stays_in_its_own_word(with_fields: Callable[..., Service], extras: dict[str, Any]):
     """Whatever a value holds (spaces, quotes, dashes, line ends), it is neither another flag nor another word."""
     expected = sum(len(value) if isinstance(value, tuple) else 1 for value in extras.values())
-    arguments = engine_arguments(with_fields(**BARE, engine_args=extras))
-    words = [argument.text() for argument in arguments.service]
+    words = further(with_fields(**BARE, engine_args=extras))
     assert len(words) == expected
     for word in words:
         head, equals, _ = word.partition("=")

@@ -84,7 +84,7 @@ def _line_column(text: str, offset: int) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-class _Composer(Composer, Resolver):  # type: ignore[misc]  # PyYAML's classes have no types
+class _Composer(Composer, Resolver):
     """Nodes out of events that were parsed before: parsing is what takes long."""
 
     def __init__(self, events: list[yaml.Event]) -> None:
