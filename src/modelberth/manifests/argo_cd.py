@@ -1,10 +1,11 @@
 """The Argo CD Application that keeps the cluster as the tree says.
 
-It has no finalizer: who deletes the Application keeps the services, and weights are never in it.
+It has no finalizer: who deletes it, by mistake too, keeps services, queue and nodes. Weights are never in it.
 """
 
 from __future__ import annotations
 
+from modelberth.manifests.machine_sets import SIZE_ANNOTATIONS
 from modelberth.manifests.objects import Manifest, metadata
 from modelberth.spec.cluster import ArgoCd
 from modelberth.spec.stack import Stack
@@ -24,7 +25,13 @@ def application(stack: Stack, wanted: ArgoCd, base: str) -> Manifest:
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
-        "metadata": metadata(stack.metadata.name, wanted.namespace, stack.metadata.name),
+        "metadata": metadata(
+            stack.metadata.name,
+            wanted.namespace,
+            stack.metadata.name,
+            # Compared as the API server would apply it: defaults of a CRD and what webhooks add are no difference.
+            annotations={"argocd.argoproj.io/compare-options": "ServerSideDiff=true"},
+        ),
         "spec": {
             "project": wanted.project,
             "source": {
@@ -35,7 +42,8 @@ def application(stack: Stack, wanted: ArgoCd, base: str) -> Manifest:
             "destination": {"server": _SERVER, "namespace": stack.metadata.namespace},
             "syncPolicy": {
                 **automated,
-                # Server-side: the API server says which field somebody else owns, instead of overwriting it.
+                # Server-side: fields that the tree does not name stay who wrote them. No PruneLast: a service that
+                # waits for the GPU of one to be removed would never become healthy, and nothing would be removed.
                 "syncOptions": ["ServerSideApply=true", "RespectIgnoreDifferences=true"],
                 "retry": {"limit": 5, "backoff": {"duration": "30s", "factor": 2, "maxDuration": "10m"}},
             },
@@ -48,12 +56,15 @@ def _ignored(stack: Stack) -> list[Manifest]:
     """Fields that somebody else writes on purpose."""
     ignored: list[Manifest] = []
     if any(pool.machine_set for pool in stack.pools):
-        # Scaled by hand, by `berth deploy --scale-machinesets` or by the autoscaler.
+        # Replicas: scaled by hand, by `berth deploy --scale-machinesets` or by the autoscaler. Annotations: the
+        # provider's controller writes what it knows of the instance type.
         ignored.append({
-            "group": "machine.openshift.io", "kind": "MachineSet", "jsonPointers": ["/spec/replicas"],
+            "group": "machine.openshift.io", "kind": "MachineSet",
+            "jsonPointers": ["/spec/replicas", *(_pointer(each) for each in SIZE_ANNOTATIONS)],
         })  # fmt: skip
     if stack.platform.kind == "rhoai" and any(pool.hardware_profile for pool in stack.pools):
-        # Written by the webhook of hardware profiles.
+        # Written by the webhook of hardware profiles. (Kueue writes to pods and suspended Jobs, and the tree's one Job
+        # is a hook, which is never compared.)
         ignored += [
             {
                 "group": "serving.kserve.io", "kind": "InferenceService",
@@ -65,3 +76,8 @@ def _ignored(stack: Stack) -> list[Manifest]:
             },
         ]  # fmt: skip
     return ignored
+
+
+def _pointer(annotation: str) -> str:
+    # RFC 6901: a slash within a name is ~1.
+    return f"/metadata/annotations/{annotation.replace('/', '~1')}"

@@ -54,12 +54,11 @@ def uploads(stack: Stack) -> tuple[Upload, ...]:
 def notes(stack: Stack) -> Iterable[str]:
     """Deliveries that are left to the user, and what the Jobs find only if the user put it there."""
     yield from _secret_elsewhere(stack)
-    for service in _to_the_store(stack):
-        by_hand = f"berth ship {service.source} {service.weights}"
-        if stack.delivery is None:
-            yield f"{service.name}: there is no `delivery`, so no upload Job; by hand: {by_hand}"
-        elif isinstance(service.source, FolderAddress):
-            yield f"{service.name}: its source is a folder of this machine, which no Job can read; by hand: {by_hand}"
+    left = [each for each in _to_the_store(stack) if not stack.delivery or isinstance(each.source, FolderAddress)]
+    if left:
+        more = f", and {len(left) - 1} more" if len(left) > 1 else ""
+        why = "their source is a folder of this machine" if stack.delivery else "there is no `delivery`"
+        yield f"no upload Job, as {why}; by hand: berth ship {left[0].source} {left[0].weights}{more}"
 
 
 def _secret_elsewhere(stack: Stack) -> Iterable[str]:

@@ -5,7 +5,7 @@ because S3-compatible stores disagree on them. A store that knows CRC-64/NVME is
 itself.
 """
 
-from modelberth.adapters.s3.client import S3Endpoint
+from modelberth.adapters.s3.client import S3Endpoint, find_keys
 from modelberth.adapters.s3.store import PendingUpload, S3Store, StoredPart, Upload
 
-__all__ = ["PendingUpload", "S3Endpoint", "S3Store", "StoredPart", "Upload"]
+__all__ = ["PendingUpload", "S3Endpoint", "S3Store", "StoredPart", "Upload", "find_keys"]

@@ -17,6 +17,7 @@ import botocore.loaders
 import botocore.session
 
 from modelberth.adapters.http_messages import Request, is_loopback
+from modelberth.adapters.s3.errors import client_errors
 from modelberth.adapters.transport import tls_context
 from modelberth.base.errors import UsageError
 
@@ -123,6 +124,18 @@ def connect(endpoint: S3Endpoint, bucket: str) -> tuple[S3Client, Signer]:
     session = _session(endpoint)
     client = _client(session, endpoint)
     return client, Signer(endpoint, bucket, session, client)
+
+
+def find_keys(profile: str | None) -> tuple[str, str] | None:
+    """Access key and secret key of the standard AWS chain; None where it has none, or only keys that pass.
+
+    Raises:
+        PrerequisiteMissing: there is no such profile, or half of a pair of keys.
+    """
+    with client_errors("the AWS configuration"):
+        credentials = botocore.session.Session(profile=profile).get_credentials()
+    # What comes with a session token ends within hours: no Secret is made of it.
+    return None if credentials is None or credentials.token else (credentials.access_key, credentials.secret_key)
 
 
 def _client(session: botocore.session.Session, endpoint: S3Endpoint) -> S3Client:
