@@ -90,8 +90,9 @@ def _claim_problems(obj: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _job_problems(obj: Mapping[str, Any]) -> Iterator[str]:
-    spec = obj["spec"]
-    policy = (spec["template"].get("spec") or {}).get("restartPolicy")
+    spec = obj.get("spec") or {}
+    template = spec.get("template") or {}
+    policy = (template.get("spec") or {}).get("restartPolicy")
     if policy not in {"OnFailure", "Never"}:
         yield f".spec.template.spec.restartPolicy: {policy!r} is none of OnFailure, Never"
     if spec.get("podFailurePolicy") and policy != "Never":
@@ -99,7 +100,7 @@ def _job_problems(obj: Mapping[str, Any]) -> Iterator[str]:
     for name in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "parallelism", "completions"):
         if (spec.get(name) or 0) < 0:
             yield f".spec.{name}: {spec[name]} is below 0"
-    yield from _pod_problems(spec["template"], ".spec.template")
+    yield from _pod_problems(template, ".spec.template")
 
 
 def _pod_problems(template: Mapping[str, Any], path: str) -> Iterator[str]:

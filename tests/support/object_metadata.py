@@ -42,7 +42,8 @@ def metadata_problems(meta: Any, kind: str, path: str = ".metadata") -> Iterator
 
 def tag_problems(meta: Mapping[str, Any], path: str) -> Iterator[str]:
     """The same of labels and annotations alone, of a pod template too."""
-    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    # Null is as good as absent.
+    labels, annotations = ({} if meta.get(name) is None else meta[name] for name in ("labels", "annotations"))
     if not isinstance(labels, dict) or not isinstance(annotations, dict):
         yield f"{path}: labels and annotations are objects"
         return

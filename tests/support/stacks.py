@@ -12,8 +12,6 @@ from modelberth.spec.stack import Stack
 
 PLATFORMS = [("rhoai", "3.0"), ("rhoai", "3.2"), ("rhoai", "3.3"), ("rhoai", "3.4"), ("rhoai", "3.5"),
              ("kserve", "0.15"), ("kserve", "0.17"), ("kserve", "0.20")]  # fmt: skip
-KSERVE = {"3.0": "0.15.2", "3.2": "0.15.2", "3.3": "0.15.2", "3.4": "0.17.0", "3.5": "0.20.0",
-          "0.15": "0.15.2", "0.17": "0.17.0", "0.20": "0.20.0"}  # fmt: skip
 
 _STACK: dict[str, Any] = {
     "apiVersion": "modelberth.dev/v1alpha1",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -28,11 +28,15 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "integer": lambda value: _is_integer(value),
 }
 _RANGES = {"int32": 1 << 31, "int64": 1 << 63}
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
 _EMBEDDED = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def _is_integer(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Beyond 64 bits the API server reads a float.
+    return (isinstance(value, int) or value.is_integer()) and -_RANGES["int64"] <= value < _RANGES["int64"]
 
 
 @cache
@@ -110,22 +114,26 @@ class Checker:
             here = f"{path}.{name}"
             if not isinstance(name, str):
                 yield f"{here}: a field's name is text, not {_type_name(name)}"
+            elif name in _EMBEDDED and schema.get("x-kubernetes-embedded-resource"):
+                continue
             elif name in named:
                 yield from self.problems(child, named[name], here, naming=naming)
             elif isinstance(further, Mapping):
                 yield from self.problems(child, further, here, naming=naming)
-            elif naming and not self._takes(name, schema):
+            elif naming and not self._takes_more(schema):
                 yield f"{here}: unknown field"
 
-    def _takes(self, name: str, schema: Schema) -> bool:
-        if schema.get("x-kubernetes-embedded-resource") and name in _EMBEDDED:
-            return True
+    def _takes_more(self, schema: Schema) -> bool:
         further = schema.get("additionalProperties", not self.closed)
         return bool(further or schema.get("x-kubernetes-preserve-unknown-fields"))
 
     def _list_problems(self, value: list[Any], schema: Schema, path: str, naming: bool) -> Iterator[str]:
+        items = self._resolved(schema.get("items", {}))
         for index, child in enumerate(value):
-            yield from self.problems(child, schema.get("items", {}), f"{path}[{index}]", naming=naming)
+            if child is None and not items.get("nullable"):
+                yield f"{path}[{index}]: is null"  # fields may be, says Kubernetes' OpenAPI; items are not
+            else:
+                yield from self.problems(child, items, f"{path}[{index}]", naming=naming)
         yield from (f"{path}[{index}]: {key} stands twice" for index, key in _twice(value, schema))
 
     def _junctor_problems(self, value: Any, schema: Schema, path: str) -> Iterator[str]:
@@ -197,15 +205,18 @@ def _number_problems(value: float, schema: Schema) -> Iterator[str]:
 def _format_problems(value: Any, form: str | None) -> Iterator[str]:
     if form in _RANGES and _is_integer(value) and not -_RANGES[form] <= value < _RANGES[form]:
         yield f"{value} is no {form}"
-    if not isinstance(value, str):
-        return
+    elif isinstance(value, str) and (
+        (form == "date-time" and not _TIME.fullmatch(value)) or (form == "byte" and not _is_base64(value))
+    ):
+        yield f"{value!r} is no {form}"
+
+
+def _is_base64(text: str) -> bool:
     try:
-        if form == "date-time":
-            datetime.fromisoformat(value)
-        elif form == "byte":
-            base64.b64decode(value, validate=True)
-    except (ValueError, binascii.Error):
-        yield f"is no {form}"
+        base64.b64decode(text.replace("\n", ""), validate=True)
+    except binascii.Error:
+        return False
+    return True
 
 
 def _twice(value: list[Any], schema: Schema) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from capacity import ARGO_CD, MACHINE_SET, pool, stack, variant
-from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, crds_for, problems
 from modelberth.catalog.platforms import KINDS, platform, versions
 from modelberth.manifests.argo_cd import application
 from modelberth.manifests.hardware_profiles import hardware_profiles
@@ -41,12 +41,12 @@ def test_every_platform_takes_everything(kind: str, version: str, api: str):
     found = stack(*pools, kind=kind, version=version, queue=queue, argoCd=ARGO_CD)
     written = objects(found)
     assert len(written) == 3 + 2 + (1 if profile else 0) + 2 + 1
-    assert problems(written, platform(kind, version).kserve) == []
+    assert problems(written, crds_for(kind, version)) == []
 
 
 def test_without_queue_and_argo_cd_too():
     found = stack(pool(hardwareProfile={"name": "x"}), pool("b"), kind="rhoai", version="3.5")
-    assert problems(objects(found), "0.20.0") == []
+    assert problems(objects(found), crds_for("rhoai", "3.5")) == []
 
 
 def test_the_longest_names_are_taken():
@@ -64,4 +64,4 @@ def test_the_longest_names_are_taken():
         queue={"name": LONG, "clusterQueue": LONG},
         argoCd=ARGO_CD | {"namespace": LONG, "project": LONG},
     )
-    assert problems(objects(found), "0.17.0") == []
+    assert problems(objects(found), crds_for("rhoai", "3.4")) == []

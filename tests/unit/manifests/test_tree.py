@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
-from stacks import EVERYTHING, KSERVE, LLM, PLATFORMS, everything, stack_data, tree_of
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, crds_for, problems
+from stacks import EVERYTHING, LLM, PLATFORMS, everything, stack_data, tree_of
 
 needs_crds = pytest.mark.skipif(not SHARED_CRDS.is_dir(), reason=WHY_SKIPPED)
 
@@ -51,7 +51,7 @@ def service(tree, name: str) -> dict:
 def test_every_object_is_what_its_platform_takes(platform: tuple[str, str], wanted: str):
     kind, version = platform
     data = everything(*platform) if wanted == "everything" else stack_data(platform={"kind": kind, "version": version})
-    assert problems(all_objects(tree_of(data)), KSERVE[version]) == []
+    assert problems(all_objects(tree_of(data)), crds_for(*platform)) == []
 
 
 @needs_crds
@@ -61,7 +61,7 @@ def test_every_owner_of_placement_is_taken(queue: dict | None, profile: bool):
     data = stack_data(queue=queue)
     if profile:
         data["pools"][0]["hardwareProfile"] = {"name": "one"}
-    assert problems(all_objects(tree_of(data)), "0.17.0") == []
+    assert problems(all_objects(tree_of(data)), crds_for("rhoai", "3.4")) == []
 
 
 def test_the_files_are_where_the_reference_has_them():

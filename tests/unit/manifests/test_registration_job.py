@@ -1,0 +1,65 @@
+"""The registration Job: it reads what the stack says, and runs again when that changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
+from modelberth.manifests.registration_job import registration
+from modelberth.spec.reading import read_stack
+from stacks import EVERYTHING, KSERVE, PLATFORMS, everything, stack_data, stack_of
+
+PARTS = {key: EVERYTHING[key] for key in ("delivery", "modelRegistry")}
+
+
+def built(**changes) -> tuple[dict, dict]:
+    config, job = registration(stack_of(stack_data(**(PARTS | changes))))
+    return config, job
+
+
+@pytest.mark.parametrize("part", ["delivery", "modelRegistry"])
+def test_without_registry_or_image_there_is_none(part: str):
+    assert registration(stack_of(stack_data(**(PARTS | {part: None})))) == []
+
+
+@pytest.mark.skipif(not SHARED_CRDS.is_dir(), reason=WHY_SKIPPED)
+@pytest.mark.parametrize("platform", PLATFORMS, ids="-".join)
+def test_an_api_server_takes_it(platform: tuple[str, str]):
+    assert problems(registration(stack_of(everything(*platform))), KSERVE[platform[1]]) == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids="-".join)
+def test_the_job_reads_the_same_stack(platform: tuple[str, str]):
+    found = stack_of(everything(*platform))
+    config, job = registration(found)
+    assert read_stack(config["data"]["berth.yaml"].encode(), "berth.yaml") == found
+    pod = job["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if each.get("configMap") == {"name": config["metadata"]["name"]}]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+    assert pod["containers"][0]["args"] == ["register", f"{mount['mountPath']}/berth.yaml"]
+
+
+def test_a_stack_that_changes_is_registered_again():
+    first, again, changed = built(), built(), built(platform={"kind": "rhoai", "version": "3.5"})
+    assert first == again
+    assert all(old["metadata"]["name"] != new["metadata"]["name"] for old, new in zip(first, changed, strict=True))
+
+
+def test_the_token_is_a_file_and_never_in_the_stack():
+    pod = built()[1]["spec"]["template"]["spec"]
+    (variable,) = [each for each in pod["containers"][0]["env"] if each["name"] == "BERTH_REGISTER_TOKEN_FILE"]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "token"]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "token"]
+    assert variable["value"] == f"{mount['mountPath']}/token"
+    assert volume["secret"] == {"secretName": "registry-token"}
+    without = built(modelRegistry={"url": "http://registry.example.com:8080"})[1]
+    assert "TOKEN" not in str(without)
+
+
+def test_argo_cd_runs_it_after_a_sync_and_clears_the_last_one_away():
+    hook = built(argoCd=EVERYTHING["argoCd"])[1]["metadata"]["annotations"]
+    assert hook["argocd.argoproj.io/hook"] == "PostSync"
+    assert hook["argocd.argoproj.io/hook-delete-policy"] == "BeforeHookCreation"
+    config, job = built()
+    assert "annotations" not in config["metadata"]
+    assert "annotations" not in job["metadata"]
