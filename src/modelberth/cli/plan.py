@@ -54,14 +54,19 @@ def command(
     from modelberth.flows.plan import PlanRequest, plan_stack
 
     check_page(html)
-    plan = plan_stack(PlanRequest(spec, _named(models), vllm))
+    plan = plan_stack(PlanRequest(spec, named_models(models), vllm))
     if html is not None:
         write_page(html, page(plan))
     show(plan, form, explain=explain)
     return 0 if plan.starts else _DOES_NOT_FIT
 
 
-def _named(texts: tuple[str, ...]) -> dict[str, str]:
+def named_models(texts: tuple[str, ...]) -> dict[str, str]:
+    """`SERVICE=MODEL` texts by service.
+
+    Raises:
+        click.BadParameter: one that is not.
+    """
     named = {}
     for text in texts:
         service, separator, model = text.partition("=")

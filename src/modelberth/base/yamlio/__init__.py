@@ -5,11 +5,14 @@ Reading takes what YAML 1.1 and 1.2 readers agree on. A plain scalar that they r
 and we would otherwise see three different values. Duplicate keys, aliases, tags, NaN, several documents
 and oversized or deeply nested input are refused too, each with its position.
 
+`read_documents` reads what others have written, as kubectl does: several documents, aliases, any word.
+
 Writing quotes every string that either dialect would read as something else.
 """
 
 from modelberth.base.yamlio.dialects import is_ambiguous
 from modelberth.base.yamlio.document import Document, Path, Position, path_text
+from modelberth.base.yamlio.lenient import LooseDocument, Span, read_documents
 from modelberth.base.yamlio.reading import MAX_BYTES, MAX_DEPTH, read_document
 from modelberth.base.yamlio.writing import write_documents
 
@@ -17,10 +20,13 @@ __all__ = [
     "MAX_BYTES",
     "MAX_DEPTH",
     "Document",
+    "LooseDocument",
     "Path",
     "Position",
+    "Span",
     "is_ambiguous",
     "path_text",
     "read_document",
+    "read_documents",
     "write_documents",
 ]

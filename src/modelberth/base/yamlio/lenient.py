@@ -1,0 +1,149 @@
+"""Manifests of anybody: several documents, aliases, YAML 1.1 words, read as a cluster's own tools read them.
+
+Where the strict reader refuses, this one takes what kubectl would take, and notes for every value where it begins and
+ends in the text, so that one of them can be replaced and nothing else moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from modelberth.base.errors import Problem, Problems, SpecError
+from modelberth.base.yamlio.document import Document, Path, Position
+
+MAX_BYTES = 32 << 20
+_MAX_NODES = 2_000_000  # an alias bomb has more
+_MAX_DEPTH = 200
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null")}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a value stands in its text: offsets of its first character and of the one after its last."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class LooseDocument(Document):
+    """One document that was read leniently.
+
+    Attributes:
+        spans: where each value stands.
+    """
+
+    spans: dict[Path, Span] = field(default_factory=dict)
+
+
+def read_documents(content: bytes, source: str) -> tuple[LooseDocument, ...]:
+    """Every document of a file; empty ones are left out.
+
+    Args:
+        content: the file's bytes; UTF-8.
+        source: the name to show in messages.
+
+    Raises:
+        SpecError: it is no YAML, with line and column; too large, or nested too deep.
+    """
+    if len(content) > MAX_BYTES:
+        raise _fail(source, 0, 0, f"the file has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        raise _fail(source, line, len(before) - before.rfind(b"\n"), "it is not UTF-8") from None
+    try:
+        _check_depth(text, source)
+        documents = (_Builder(source).build(node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader))
+        found = [each for each in documents if each.data is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise _fail(source, line, column, f"not YAML: {problem}") from None
+    except (ValueError, OverflowError, RecursionError):
+        raise _fail(source, 0, 0, "not YAML: a value that cannot be read") from None
+    return tuple(found)
+
+
+def _fail(source: str, line: int, column: int, message: str) -> SpecError:
+    return SpecError(Problems(source, (Problem(line, column, "", message),)))
+
+
+def _check_depth(text: str, source: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise _fail(source, line, 0, f"nested deeper than {_MAX_DEPTH} levels")
+
+
+class _Builder:
+    """Plain data out of composed nodes, with positions and spans."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._values: dict[Path, Position] = {}
+        self._keys: dict[Path, Position] = {}
+        self._raw: dict[Path, str] = {}
+        self._spans: dict[Path, Span] = {}
+        self._loader = yaml.SafeLoader("")
+        self._open: set[int] = set()
+
+    def build(self, node: yaml.Node) -> LooseDocument:
+        data = self._node(node, ())
+        return LooseDocument(self._source, data, self._values, self._keys, self._raw, self._spans)
+
+    def _node(self, node: yaml.Node, path: Path) -> Any:
+        if len(self._values) > _MAX_NODES or id(node) in self._open:
+            raise ValueError("aliases without end")
+        self._values[path] = _position(node)
+        self._spans[path] = Span(node.start_mark.index, node.end_mark.index)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            return [self._node(child, (*path, index)) for index, child in enumerate(node.value)]
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in _merged(node):
+            key = str(key_node.value)
+            self._keys[*path, key] = _position(key_node)
+            result[key] = self._node(value_node, (*path, key))
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        if node.style is None:
+            self._raw[path] = node.value
+        if node.tag not in _PLAIN:
+            return node.value
+        return self._loader.construct_object(node)
+
+
+def _merged(node: yaml.MappingNode) -> Iterable[tuple[yaml.Node, yaml.Node]]:
+    """The pairs of a mapping; what `<<` brings stands first, so that the mapping's own keys win."""
+    own: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, value in node.value:
+        if key.tag != "tag:yaml.org,2002:merge":
+            own.append((key, value))
+            continue
+        for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if isinstance(part, yaml.MappingNode):
+                yield from part.value
+    yield from own
+
+
+def _position(node: yaml.Node) -> Position:
+    return Position(node.start_mark.line + 1, node.start_mark.column + 1)
