@@ -57,7 +57,7 @@ def _keys(stack: Stack, environment: Mapping[str, str]) -> tuple[str, str]:
     """Access key and secret key."""
     settings = settings_from_environment(environment)
     profile = stack.storage.s3.credentials.profile if stack.storage.s3 else None
-    if settings.access_key and profile is None:
+    if settings.access_key and not settings.session_token and profile is None:
         return settings.access_key, settings.secret_key
     found = find_keys(profile)
     if found is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelberth.manifests.literal import kubelet_literal
-from modelberth.manifests.objects import Manifest
+from modelberth.manifests.objects import Manifest, given
 from modelberth.manifests.security import container_security, pod_security
 
 _NAME_LENGTH = 63
@@ -33,6 +33,7 @@ class Work:
         requests: resources it is given for sure.
         limits: resources it may take.
         deadline: seconds after which it is given up.
+        group: of its volumes, which the pod may write to; None where the platform sets one itself.
     """
 
     arguments: Sequence[str]
@@ -43,6 +44,7 @@ class Work:
     requests: Mapping[str, str]
     limits: Mapping[str, str]
     deadline: int = 7 * _DAY
+    group: int | None = None
 
 
 def job(work: Work, metadata: Manifest) -> Manifest:
@@ -89,7 +91,7 @@ def _pod(work: Work) -> Manifest:
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": {**pod_security(), **given(fsGroup=work.group)},
         "containers": [{
             "name": "berth",
             "image": work.image,

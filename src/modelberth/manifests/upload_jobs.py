@@ -3,6 +3,9 @@
 They stand apart from what Argo CD syncs. As a hook one would run again with every sync and hold up what comes after;
 as a plain object it would be out of sync once it is done and cleared away. And a service that starts while its weights
 arrive lists half of them. So they are applied first and by themselves, and a second run moves nothing.
+
+A try that fails is followed by another pod. It goes on where the last one stopped where `delivery.workspace` keeps the
+journal; on a node's disk the journal goes with the pod, and the files that were under way begin anew.
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ from modelberth.base.units import parse_bytes
 from modelberth.manifests.jobs import Work, hashed_name, job
 from modelberth.manifests.objects import Manifest, given, metadata
 from modelberth.manifests.resources import EPHEMERAL, gibibytes
-from modelberth.manifests.storage import ACCESS_KEY, SECRET_KEY, endpoint
-from modelberth.spec.addresses import FolderAddress, S3Address
+from modelberth.manifests.storage import ACCESS_KEY, SECRET_KEY
+from modelberth.spec.addresses import FolderAddress, OciAddress, S3Address
 from modelberth.spec.cluster import Delivery
 from modelberth.spec.services import Service, services
 from modelberth.spec.stack import Stack
 from modelberth.spec.storage import S3Storage
 
-_WORKSPACE, _CA = "/workspace", "/etc/berth/ca"
+_WORKSPACE, _CA, _LOGINS = "/workspace", "/etc/berth/ca", "/etc/berth/logins"
+_DEFAULT_QUEUE = "default"
+# A new volume is root's. OpenShift gives a pod's volumes the namespace's own group; elsewhere it has to be named: the
+# image's user, see Containerfile.
+_GROUP = 1001
 # Parts of 64 MiB on 4 connections are under way at once, each in a file of its own (flows/spool.py); with room for the
 # journal and for larger parts.
 _SPOOLS = 4 << 30
@@ -53,7 +60,9 @@ def uploads(stack: Stack) -> tuple[Upload, ...]:
 
 def notes(stack: Stack) -> Iterable[str]:
     """Deliveries that are left to the user, and what the Jobs find only if the user put it there."""
-    yield from _secret_elsewhere(stack)
+    if stack.delivery and uploads(stack):
+        yield from _elsewhere(stack, stack.delivery)
+        yield from _queued(stack, stack.delivery)
     left = [each for each in _to_the_store(stack) if not stack.delivery or isinstance(each.source, FolderAddress)]
     if left:
         more = f", and {len(left) - 1} more" if len(left) > 1 else ""
@@ -61,13 +70,27 @@ def notes(stack: Stack) -> Iterable[str]:
         yield f"no upload Job, as {why}; by hand: berth ship {left[0].source} {left[0].weights}{more}"
 
 
-def _secret_elsewhere(stack: Stack) -> Iterable[str]:
-    store, delivery = stack.storage.s3, stack.delivery
-    namespace = delivery.namespace if delivery else None
-    if not uploads(stack) or store is None or namespace in (None, stack.metadata.namespace):
+def _elsewhere(stack: Stack, delivery: Delivery) -> Iterable[str]:
+    """What has to be in the Jobs' namespace too, and is not rendered there."""
+    store, namespace = stack.storage.s3, delivery.namespace
+    if store is None or namespace in (None, stack.metadata.namespace):
         return
+    needed = [f"Secret {login}" for login in sorted(filter(None, {_login(stack, each) for each in services(stack)}))]
     if store.credentials.secret and store.credentials.external_secret is None:
-        yield f"the upload Jobs read Secret {store.credentials.secret} in namespace {namespace}: it has to be there too"
+        needed.append(f"Secret {store.credentials.secret}")
+    if store.ca_config_map:
+        needed.append(f"ConfigMap {store.ca_config_map}")
+    for each in needed:
+        yield f"the upload Jobs read {each} in namespace {namespace}: it has to be there too"
+
+
+def _queued(stack: Stack, delivery: Delivery) -> Iterable[str]:
+    namespace = stack.metadata.namespace
+    if stack.queue and stack.queue.name == _DEFAULT_QUEUE and delivery.namespace in (None, namespace):
+        yield (
+            f"LocalQueue '{_DEFAULT_QUEUE}' of namespace {namespace} takes every Job that names no queue, the uploads "
+            "too: delivery.namespace gives them another"
+        )
 
 
 def _to_the_store(stack: Stack) -> Iterable[Service]:
@@ -82,11 +105,12 @@ def _objects(stack: Stack, store: S3Storage, delivery: Delivery, service: Servic
     work = Work(
         arguments=("ship", str(service.source), str(service.weights), "--workspace", _WORKSPACE),
         image=delivery.image,
-        environment=_environment(store),
+        environment=_environment(store, _login(stack, service)),
         references=_references(store, delivery),
-        volumes=_volumes(store, claim),
+        volumes=_volumes(store, claim, _login(stack, service)),
         requests={**_REQUESTS, **({} if claim else {EPHEMERAL: gibibytes(_SPOOLS)})},
         limits=_LIMITS,
+        group=_GROUP if claim and stack.platform.kind == "kserve" else None,
     )
     yield job(work, metadata(f"ship-{service.name}", namespace, stack.metadata.name))
 
@@ -108,12 +132,20 @@ def _claim(stack: Stack, delivery: Delivery, service: Service, namespace: str) -
     }
 
 
-def _environment(store: S3Storage) -> dict[str, str]:
+def _login(stack: Stack, service: Service) -> str | None:
+    """The Secret with the login of the registry that an upload reads from."""
+    from_image = isinstance(service.source, OciAddress) and isinstance(service.weights, S3Address)
+    return stack.storage.oci.credentials.secret if stack.storage.oci and from_image else None
+
+
+def _environment(store: S3Storage, login: str | None) -> dict[str, str]:
     return given(
-        AWS_ENDPOINT_URL=endpoint(store),
+        # Absent for AWS itself, where berth finds bucket and host.
+        AWS_ENDPOINT_URL=store.endpoint,
         AWS_REGION=store.region,
         AWS_CA_BUNDLE=f"{_CA}/cabundle.crt" if store.ca_config_map else None,
         BERTH_STATE=f"{_WORKSPACE}/state",
+        REGISTRY_AUTH_FILE=f"{_LOGINS}/config.json" if login else None,
     )
 
 
@@ -123,9 +155,15 @@ def _references(store: S3Storage, delivery: Delivery) -> dict[str, tuple[str, st
     return {**keys, **({"HF_TOKEN": (token.secret, token.key, True)} if token else {})}
 
 
-def _volumes(store: S3Storage, claim: Manifest | None) -> dict[str, tuple[dict[str, Any], str]]:
+def _volumes(store: S3Storage, claim: Manifest | None, login: str | None) -> dict[str, tuple[dict[str, Any], str]]:
     workspace: dict[str, Any] = {"emptyDir": {"sizeLimit": gibibytes(_SPOOLS)}}
     if claim:
         workspace = {"persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}
-    authorities = {"ca": ({"configMap": {"name": store.ca_config_map}}, _CA)} if store.ca_config_map else {}
-    return {"workspace": (workspace, _WORKSPACE), **authorities}
+    volumes = {"workspace": (workspace, _WORKSPACE)}
+    if store.ca_config_map:
+        volumes["ca"] = ({"configMap": {"name": store.ca_config_map}}, _CA)
+    if login:
+        # Optional: a public image needs no login, and a pod that waits for a Secret says so nowhere in its log.
+        item = {"key": ".dockerconfigjson", "path": "config.json"}
+        volumes["logins"] = ({"secret": {"secretName": login, "items": [item], "optional": True}}, _LOGINS)
+    return volumes

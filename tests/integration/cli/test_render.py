@@ -161,7 +161,7 @@ CANARY = "canary-key-91c4"
 
 
 def test_secrets_are_written_only_where_they_are_asked_for(berth, stack):
-    keys = {"AWS_ACCESS_KEY_ID": f"{CANARY}-a", "AWS_SECRET_ACCESS_KEY": f'{CANARY}-"b"'}
+    keys = {"AWS_ACCESS_KEY_ID": f"{CANARY}-a", "AWS_SECRET_ACCESS_KEY": f'{CANARY}-"b"', "AWS_SESSION_TOKEN": ""}
     plain = berth("render", stack, "-o", stack.parent, **keys)
     assert CANARY not in plain.stdout + plain.stderr + str(written(stack.parent))
     asked = berth("render", stack, "-o", stack.parent, "--with-secrets", **keys)
@@ -186,6 +186,13 @@ def test_without_keys_there_are_no_secrets(berth, stack):
     done = berth("render", stack, "-o", stack.parent, "--with-secrets", **none)
     assert done.returncode == 4
     assert "AWS_ACCESS_KEY_ID" in done.stderr
+
+
+def test_keys_that_end_by_themselves_are_not_written_down(berth, stack):
+    passing = {"AWS_ACCESS_KEY_ID": "ASIAPASSING01", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+    done = berth("render", stack, "-o", stack.parent, "--with-secrets", **passing)
+    assert done.returncode == 4
+    assert not (stack.parent / "secrets").exists()
 
 
 def test_the_script_calls_berth_deploy_on_the_spec(berth, stack):

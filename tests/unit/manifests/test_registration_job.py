@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, crds_for, problems
 from modelberth.manifests.registration_job import registration
 from modelberth.spec.reading import read_stack
-from stacks import EVERYTHING, KSERVE, PLATFORMS, everything, stack_data, stack_of
+from stacks import EVERYTHING, PLATFORMS, everything, stack_data, stack_of
 
 PARTS = {key: EVERYTHING[key] for key in ("delivery", "modelRegistry")}
 
@@ -25,7 +25,7 @@ def test_without_registry_or_image_there_is_none(part: str):
 @pytest.mark.skipif(not SHARED_CRDS.is_dir(), reason=WHY_SKIPPED)
 @pytest.mark.parametrize("platform", PLATFORMS, ids="-".join)
 def test_an_api_server_takes_it(platform: tuple[str, str]):
-    assert problems(registration(stack_of(everything(*platform))), KSERVE[platform[1]]) == []
+    assert problems(registration(stack_of(everything(*platform))), crds_for(*platform)) == []
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids="-".join)

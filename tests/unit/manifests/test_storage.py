@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, crds_for, problems
+from modelberth.base.errors import UsageError
 from modelberth.flows.s3_settings import settings_from_environment
 from modelberth.manifests import storage
 from modelberth.spec.stack import Stack
-from stacks import KSERVE, LLM, PLATFORMS, stack_data, stack_of
+from stacks import LLM, PLATFORMS, stack_data, stack_of
 
 ACCESS, SECRET = "AKIACANARY01", 'canary-"key"\\ {{ .x }}'
 EXTERNAL = {"store": "vault", "key": "llm/minio"}
@@ -97,7 +98,7 @@ def test_the_operator_writes_what_with_secrets_writes(platform: tuple[str, str])
 def test_an_api_server_takes_all_of_them(platform: tuple[str, str]):
     found = uploading(*platform)
     objects = [*storage.external_secrets(found), *storage.secret_manifests(found, ACCESS, SECRET)]
-    assert problems(objects, KSERVE[platform[1]]) == []
+    assert problems(objects, crds_for(*platform)) == []
 
 
 def test_without_an_external_secret_nothing_is_rendered():
@@ -131,6 +132,15 @@ def test_keys_of_any_text_are_json_that_says_the_same(access: str, secret: str):
 def test_no_word_of_the_spec_is_taken_for_a_key(word: str):
     (_, config) = storage.external_secrets(stack(region=word, external=True))
     assert json.loads(made(config)["data"]["minio-connection"])["region"] == word
+
+
+@pytest.mark.parametrize("kind", ["rhoai", "kserve"])
+def test_no_secret_takes_the_name_of_kserves_own(kind: str):
+    credentials = {"secret": storage.STORAGE_CONFIG, "externalSecret": EXTERNAL}
+    found = stack(kind, {"rhoai": "3.4", "kserve": "0.20"}[kind], credentials=credentials)
+    for build in (storage.external_secrets, lambda given: storage.secret_manifests(given, ACCESS, SECRET)):
+        with pytest.raises(UsageError, match="cannot be called storage-config"):
+            build(found)
 
 
 # --- what each platform reads ------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, problems
+from cluster_schemas import SHARED_CRDS, WHY_SKIPPED, crds_for, problems
 from modelberth.manifests import storage, upload_jobs
 from modelberth.manifests.jobs import hashed_name
 from modelberth.manifests.registration_job import registration
 from modelberth.spec.stack import Stack
-from stacks import EVERYTHING, KSERVE, PLATFORMS, everything, stack_data, stack_of
+from stacks import EVERYTHING, PLATFORMS, everything, stack_data, stack_of
 
 IMAGE = {"image": "quay.io/acme/berth:1"}
 HUB = "hf://mistralai/Mistral-Small-24B-Instruct-2501"
@@ -86,7 +86,7 @@ def test_an_api_server_takes_them(platform: tuple[str, str], source: str):
     found = stack(source, kind=platform[0], version=platform[1], delivery=EVERYTHING["delivery"],
                   s3={"caConfigMap": "private-ca"})  # fmt: skip
     (upload,) = upload_jobs.uploads(found)
-    assert problems(upload.objects, KSERVE[platform[1]]) == []
+    assert problems(upload.objects, crds_for(*platform)) == []
 
 
 def test_a_pod_of_a_job_is_restricted_and_writes_to_volumes_alone():
