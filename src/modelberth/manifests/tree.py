@@ -16,10 +16,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from modelberth.base.errors import UsageError
 from modelberth.base.yamlio import write_documents
 from modelberth.catalog.platforms import Platform, platform
 from modelberth.manifests import kueue, storage, upload_jobs
 from modelberth.manifests.argo_cd import application
+from modelberth.manifests.engine_args import engine_arguments
+from modelberth.manifests.engine_flags import flag_problems
 from modelberth.manifests.hardware_profiles import hardware_profiles
 from modelberth.manifests.inference_service import inference_service
 from modelberth.manifests.llm_inference_service import llm_inference_service
@@ -91,6 +94,7 @@ def stack_tree(stack: Stack, *, spec_path: str) -> Tree:
     declared = stack.platform
     facts = platform(declared.kind, declared.version, release=declared.vllm, image=declared.engine_image)
     found = services(stack)
+    _check_flags(found, facts)
     parts = [part for part in _parts(stack, facts, found) if part.files]
     base = f"gitops/{stack.metadata.name}/base"
     files = [_kustomization(base, [part.folder for part in parts if part.in_base])]
@@ -152,6 +156,19 @@ def _kustomization(folder: str, resources: Sequence[str]) -> TreeFile:
         "resources": list(resources),
     }
     return TreeFile(f"{folder}/{_KUSTOMIZATION}", write_documents([content]))
+
+
+def _check_flags(found: Sequence[Service], facts: Platform) -> None:
+    problems = [
+        f"{service.name}: {problem}"
+        for service in found
+        for problem in flag_problems(engine_arguments(service).service, facts.vllm)
+    ]
+    if problems:
+        raise UsageError(
+            f"vLLM {facts.vllm} does not take these engine arguments", where="engineArgs", why="\n".join(problems),
+            next_step="change them, or name the release of your image: platform: {vllm: ...}",
+        )  # fmt: skip
 
 
 def _notes(stack: Stack, facts: Platform) -> Iterable[str]:

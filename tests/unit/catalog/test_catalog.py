@@ -24,6 +24,7 @@ def test_the_data_files_are_found():
         "registries.json",
         "storage.json",
         "vllm.json",
+        "vllm_flags.json",
     ]
 
 

@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from modelberth.catalog import flags
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import Argument, ServedModel, World
+from modelberth.manifests.engine_flags import flag_problem
 
 # What people set while they looked for CUDA's error 803, and left: none of it tunes anything.
 _CRUTCHES = {
@@ -127,6 +129,26 @@ def two_words(world: World) -> Iterator[Hit]:
 
 
 @rule(
+    208,
+    "high",
+    "a flag that this vLLM does not know",
+    "The engine ends at once with its usage; older ones take a word after it for the model's name.",
+)
+def unknown_flag(world: World) -> Iterator[Hit]:
+    """Flags against the release of the platform, or against all releases where none is known."""
+    for service in world.served:
+        for each in service.arguments:
+            problem = flag_problem(each.flag, each.value or None, world.platform.vllm) if world.platform else ""
+            unheard = not world.platform and flags.flag(each.flag) is None
+            if "needs a value" in problem or "stands alone" in problem or " " in each.flag:
+                continue  # how they are written is for other rules
+            if problem or unheard:
+                yield _hit(
+                    each, problem or f"--{each.flag} is no flag of any vLLM", "remove it, or write its name as it is"
+                )
+
+
+@rule(
     212,
     "medium",
     "a variable left from looking for an error",
@@ -166,5 +188,6 @@ def served_flags(service: ServedModel) -> dict[str, str]:
 
 
 RULES = (
-    no_parser, parser_alone, relative_template, remote_code, twice, one_word, two_words, crutches, other_name,
+    no_parser, parser_alone, relative_template, remote_code, twice, one_word, two_words, unknown_flag, crutches,
+    other_name,
 )  # fmt: skip

@@ -142,6 +142,7 @@ BREAK: dict[int, World] = {
     205: world(swap(SERVICE, "--max-model-len=32768", "--max-model-len=1, --max-model-len=2")),
     206: world(swap(SERVICE, "--max-model-len=32768", '"--max-model-len 32768"')),
     207: world(swap(SERVICE, "--max-model-len=32768", "--max-model-len, '32768'")),
+    208: world(swap(SERVICE, "--max-model-len=32768", "--enable-log-requests"), at="rhoai:3.0"),
     212: world(swap(SERVICE, "      args", "      env: [{name: LD_LIBRARY_PATH, value: /x}]\n      args")),
     213: world(SERVICE.replace("--served-model-name=m, ", ""), swap(RUNTIME, "--port=8080", "--served-model-name=x")),
     301: world(IN_QUEUE.replace("    minReplicas", "    tolerations: [{operator: Exists}]\n    minReplicas"), QUEUE),
@@ -221,6 +222,7 @@ KEEP: dict[str, World] = {
         SERVICE.replace("s3://models/m/", "oci://quay.io:5000/a/m:1"),
         JOB.replace("quay.io/a/b:1", f"quay.io/a/b@sha256:{'a' * 64}")),
     "tools": world(swap(SERVICE, "--max-model-len=32768", "--enable-auto-tool-choice, --tool-call-parser=mistral")),
+    "flags of the release": world(swap(SERVICE, "--max-model-len=32768", "--enable-log-requests"), at="rhoai:3.2"),
     "templates": world(swap(SERVICE, "--max-model-len=32768", "--chat-template=/opt/t.jinja"),
                        swap(SERVICE, "--max-model-len=32768", "'--chat-template={% x %}'")),
     "a service that replaces its pod": world(
