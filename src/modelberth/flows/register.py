@@ -1,0 +1,223 @@
+"""`berth register`: the services of a stack in the model registry, each once, with the address they are served from.
+
+model -> registered model,  variant -> its version,  service -> the artifact of that version
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from modelberth.adapters.files import disk_errors
+from modelberth.adapters.model_registry import Document, ModelRegistry
+from modelberth.base.errors import Conflict, UsageError
+from modelberth.flows.spec_file import read_spec_file
+from modelberth.manifests.storage import storage_key
+from modelberth.spec.addresses import HubAddress, S3Address
+from modelberth.spec.services import Service, services
+from modelberth.spec.stack import Stack
+
+Outcome = Literal["created", "updated", "unchanged", "would be created", "would be updated"]
+_FORMAT = "vLLM"
+_MAX_TOKEN = 1 << 16
+
+
+@dataclass(frozen=True)
+class RegisterRequest:
+    """What `berth register` is asked.
+
+    Attributes:
+        spec: path of berth.yaml.
+        url: of the registry instead of the stack's.
+        token_file: file with its bearer token.
+        ca: file of the authorities that sign its certificate.
+        dry_run: look, and change nothing.
+    """
+
+    spec: Path
+    url: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One service in the registry.
+
+    Attributes:
+        service: its name.
+        model: name of the registered model.
+        version: name of its version.
+        uri: where it is served from.
+        outcome: what became of it, the most that was done to any of the three.
+        changes: what was changed, each with both values.
+        ids: of model, version and artifact; empty where it would be created.
+    """
+
+    service: str
+    model: str
+    version: str
+    uri: str
+    outcome: Outcome
+    changes: tuple[str, ...]
+    ids: tuple[str, str, str]
+
+
+def register(request: RegisterRequest) -> tuple[Registered, ...]:
+    """Record every service of a stack.
+
+    Raises:
+        SpecError, UsageError: the spec is not valid, names no registry, or none answers there.
+        AuthError: the registry refuses, or the token cannot be read.
+        RemoteUnavailable: it does not answer.
+    """
+    stack = read_spec_file(request.spec).stack
+    url = request.url or (stack.model_registry.url if stack.model_registry else None)
+    if url is None:
+        raise UsageError(
+            "the stack names no model registry", where=str(request.spec),
+            next_step="add modelRegistry: {url: ...}, or give --url",
+        )  # fmt: skip
+    registry = ModelRegistry(url, token=_token(request.token_file), ca=str(request.ca) if request.ca else None)
+    try:
+        registry.check()
+        recorder = _Recorder(registry, dry_run=request.dry_run)
+        return tuple(recorder.record(stack, service) for service in services(stack))
+    finally:
+        registry.close()
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    with disk_errors(path):
+        content = path.read_bytes()
+    token = content[:_MAX_TOKEN].decode("ascii", "replace").strip()
+    if not token or not token.isprintable() or "\ufffd" in token:
+        raise UsageError("the file holds no token", where=str(path))
+    return token
+
+
+class _Recorder:
+    """Finds, creates or changes one object after the other."""
+
+    def __init__(self, registry: ModelRegistry, *, dry_run: bool) -> None:
+        self._registry = registry
+        self._dry_run = dry_run
+        self._changes: list[str] = []
+        self._created = 0
+
+    def record(self, stack: Stack, service: Service) -> Registered:
+        """Record one service."""
+        self._changes, self._created = [], 0
+        model = self._object("registered_model", "registered_models", service.model.name, None, _of_model(service))
+        version = self._object(
+            "model_version", "model_versions", service.variant.name, model, _of_version(service),
+            {"registeredModelId": model},
+        )  # fmt: skip
+        path = f"model_versions/{version}/artifacts"
+        # The registry's own client looks for a version's artifact by the name of the model.
+        artifact = self._object("model_artifact", path, service.model.name, version, _of_artifact(stack, service))
+        outcome: Outcome = "created" if self._created else "updated" if self._changes else "unchanged"
+        if self._dry_run and outcome != "unchanged":
+            outcome = "would be created" if self._created else "would be updated"
+        return Registered(
+            service.name, service.model.name, service.variant.name, str(service.weights), outcome,
+            tuple(self._changes), (model, version, artifact),
+        )  # fmt: skip
+
+    def _object(
+        self, kind: str, path: str, name: str, parent: str | None, wanted: Document,
+        fixed: Mapping[str, str] | None = None,
+    ) -> str:  # fmt: skip
+        """The id of an object that is as wanted; empty where it would be created."""
+        found = None if parent == "" else self._registry.find(kind, name, parent)
+        if found is None:
+            self._created += 1
+            if self._dry_run:
+                return ""
+            try:
+                return str(self._registry.create(path, {"name": name, **(fixed or {}), **wanted})["id"])
+            except Conflict:  # somebody was quicker, or our own request was heard and its answer lost
+                found = self._registry.find(kind, name, parent)
+                if found is None:
+                    raise
+                self._created -= 1
+        self._change(kind, name, found, wanted)
+        return str(found["id"])
+
+    def _change(self, kind: str, name: str, found: Document, wanted: Document) -> None:
+        different = {key: value for key, value in wanted.items() if not _is_as_wanted(found.get(key), value)}
+        if not different:
+            return
+        if "customProperties" in different:
+            different["customProperties"] = {**(found.get("customProperties") or {}), **wanted["customProperties"]}
+        noun = kind.replace("_", " ")
+        for key, value in different.items():
+            if key != "customProperties":
+                self._changes.append(f"{noun} {name}: {key} was {found.get(key) or 'not set'}, is {value}")
+            else:
+                self._changes.append(f"{noun} {name}: properties")
+        if not self._dry_run:
+            self._registry.change(f"{kind}s/{found['id']}", {**different, **_type_of(kind)})
+
+
+def _type_of(kind: str) -> dict[str, str]:
+    return {"artifactType": "model-artifact"} if kind == "model_artifact" else {}
+
+
+def _is_as_wanted(found: Any, wanted: Any) -> bool:
+    """Whether a field is as wanted; what others have added to properties does not count."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_is_as_wanted(found.get(key), value) for key, value in wanted.items())
+    return bool(found == wanted)
+
+
+def _of_model(service: Service) -> Document:
+    described = {"description": service.model.description} if service.model.description else {}
+    return {**described, "state": "LIVE"}
+
+
+def _of_version(service: Service) -> Document:
+    variant = service.variant
+    properties: dict[str, str | int | None] = {
+        "service": service.name,
+        "servedName": service.served_name,
+        "quantization": variant.quantization,
+        "dtype": variant.dtype,
+        "maxModelLen": variant.max_model_len,
+        "tensorParallelSize": variant.tensor_parallel_size,
+        "gpu": service.pool.gpu,
+    }
+    return {"state": "LIVE", "customProperties": {
+        key: _property(value) for key, value in properties.items() if value is not None}}  # fmt: skip
+
+
+def _property(value: str | int) -> dict[str, str]:
+    """A custom property: MetadataStringValue or MetadataIntValue, whose number the API takes as text."""
+    if isinstance(value, int):
+        return {"metadataType": "MetadataIntValue", "int_value": str(value)}
+    return {"metadataType": "MetadataStringValue", "string_value": value}
+
+
+def _of_artifact(stack: Stack, service: Service) -> Document:
+    artifact: Document = {
+        "artifactType": "model-artifact",
+        "uri": str(service.weights),
+        "modelFormatName": _FORMAT,
+        "state": "LIVE",
+    }
+    key = storage_key(stack)
+    if isinstance(service.weights, S3Address):
+        # With its slash: KServe lists by prefix, from this path as well.
+        artifact |= {**({"storageKey": key} if key else {}), "storagePath": service.weights.prefix}
+    if isinstance(service.source, HubAddress):
+        owner, _, name = service.source.repository.partition("/")
+        artifact |= {"modelSourceKind": "hf", "modelSourceClass": "huggingface", "modelSourceGroup": owner,
+                     "modelSourceName": name}  # fmt: skip
+        if service.source.revision:
+            artifact["modelSourceId"] = service.source.revision
+    return artifact
