@@ -2,6 +2,7 @@
 
 - `berth --help` beside `python -c pass` and `hf --help` (from the engine's environment), in turn, medians;
 - sizing: a thousand plans, `berth size` beside `python -c pass`, bytes read of a large model (tools/bench_sizing.py);
+- rendering and linting stacks of up to 500 services (tools/bench_render.py);
 - delivery: upload, download, rerun and image beside the usual programs (tools/bench_delivery.py);
 - the main job's stages, first run (empty state, no compiled kernels) and second run;
 - peak resident memory of `berth` itself, read from /proc while it serves.
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 from bench_delivery import bench_delivery
+from bench_render import bench_render
 from bench_sizing import bench_sizing
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,7 @@ def main() -> None:
     python = engine_python()
     start_times(python)
     bench_sizing(BERTH, wall)
+    bench_render(BERTH, wall)
     bench_delivery()
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         state = Path(folder)

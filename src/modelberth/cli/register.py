@@ -15,8 +15,9 @@ Examples:
   berth register --url https://registry.example --token-file token --ca ca.crt
 
 \b
-A model becomes a registered model, its variant a version, and the address that its service loads from
-the artifact of that version. What is there already is left, what differs is changed and both values are said."""
+A model becomes a registered model, its variant a version, and the address that its service loads
+from the artifact of that version. What is there already is left; what differs is changed, and both
+values are said."""
 
 
 @click.command(epilog=EPILOG)

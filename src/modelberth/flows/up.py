@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelberth.adapters import machine
@@ -32,7 +32,13 @@ from modelberth.flows.stage_clock import StageClock
 from modelberth.flows.state import StackFolder, State, new_run, open_state
 from modelberth.flows.up_report import UNQUANTISED, ServiceReport, UpReport
 from modelberth.flows.verify import verify
-from modelberth.manifests.engine_args import LocalArguments, LocalSeat, engine_arguments, local_arguments
+from modelberth.manifests.engine_args import (
+    LocalArguments,
+    LocalSeat,
+    engine_arguments,
+    left_to_the_cluster,
+    local_arguments,
+)
 from modelberth.sizing.local import LocalPlan, plan_local
 from modelberth.spec.services import Service, services
 from modelberth.spec.stack import Verification
@@ -228,6 +234,8 @@ def _start(
             kv_cache_bytes=plan.kv_cache if plan else None,
         )
         arguments = local_arguments(engine_arguments(guest.service), seat)
+        left_out = left_to_the_cluster(guest.service)
+        arguments = replace(arguments, replacements=(*arguments.replacements, *left_out))
         name = guest.service.name
         for text in arguments.replacements:
             host.listener(Note(name, text))

@@ -142,6 +142,19 @@ def local_arguments(arguments: EngineArguments, seat: LocalSeat) -> LocalArgumen
     return LocalArguments(tuple(here), tuple(said))
 
 
+def left_to_the_cluster(service: Service) -> tuple[str, ...]:
+    """What a service says of pods that this machine, which runs one of it, has no use for; each in one line."""
+    variant = service.variant
+    said = []
+    if variant.replicas != 1:
+        said.append(f"replicas {variant.replicas} becomes 1: one process here")
+    if variant.data_parallel_size > 1:
+        said.append(f"data-parallel-size {variant.data_parallel_size} becomes 1: one process here")
+    if variant.prefill is not None:
+        said.append("prefill apart from decode becomes one engine: one process here")
+    return tuple(said)
+
+
 def _here(argument: Argument, seat: LocalSeat) -> tuple[Argument | None, str]:
     """What becomes of one argument on this machine (None: it is left out), and what to say of it."""
     if argument.flag == "port":

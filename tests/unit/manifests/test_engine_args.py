@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelberth.base.units import GIB
-from modelberth.manifests.engine_args import Argument, LocalSeat, engine_arguments, local_arguments
+from modelberth.manifests.engine_args import (
+    Argument,
+    LocalSeat,
+    engine_arguments,
+    left_to_the_cluster,
+    local_arguments,
+)
 from modelberth.spec.reading import read_stack
 from modelberth.spec.services import Service, services
+from modelberth.spec.stack import Prefill
 
 SEAT = LocalSeat(model="/state/weights", host="127.0.0.1", port=8133, gpus=0, kv_cache_bytes=GIB)
 
@@ -206,3 +213,13 @@ def test_a_declared_cache_is_replaced_and_said_without_gpus(harbor_services: dic
         f"--kv-cache-memory-bytes={SEAT.kv_cache_bytes}"
     ]
     assert "kv-cache-memory-bytes 7 becomes a KV cache of 1.00 GiB: no GPU here" in local.replacements
+
+
+def test_what_only_a_cluster_has_is_said(with_fields: Callable[..., Service]):
+    assert left_to_the_cluster(with_fields()) == ()
+    several = with_fields(replicas=3, data_parallel_size=2, prefill=Prefill())
+    assert left_to_the_cluster(several) == (
+        "replicas 3 becomes 1: one process here",
+        "data-parallel-size 2 becomes 1: one process here",
+        "prefill apart from decode becomes one engine: one process here",
+    )

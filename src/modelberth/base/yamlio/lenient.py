@@ -18,6 +18,7 @@ from modelberth.base.yamlio.document import Document, Path, Position
 MAX_BYTES = 32 << 20
 _MAX_NODES = 2_000_000  # an alias bomb has more
 _MAX_DEPTH = 200
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same nodes and marks, ten times as fast where it is built
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null")}
 
 
@@ -60,7 +61,7 @@ def read_documents(content: bytes, source: str) -> tuple[LooseDocument, ...]:
         raise _fail(source, line, len(before) - before.rfind(b"\n"), "it is not UTF-8") from None
     try:
         _check_depth(text, source)
-        documents = (_Builder(source).build(node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader))
+        documents = (_Builder(source).build(node) for node in yaml.compose_all(text, Loader=_LOADER))
         found = [each for each in documents if each.data is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -78,7 +79,7 @@ def _fail(source: str, line: int, column: int, message: str) -> SpecError:
 
 def _check_depth(text: str, source: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             line = event.start_mark.line + 1 if event.start_mark else 0

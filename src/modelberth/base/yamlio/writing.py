@@ -74,6 +74,9 @@ def write_documents(documents: Iterable[Any]) -> str:
     return "---\n".join(parts)
 
 
+# Most of what a manifest holds needs no analysis: it begins with a letter and has nothing that YAML reads in two ways.
+_PLAIN_TEXT = re.compile(r"(?:--)?[A-Za-z](?:[A-Za-z0-9_./=-]|:(?=[A-Za-z0-9/]))*", re.ASCII)
+_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
 _LONGEST_KEY = 100
 """Characters: PyYAML writes a key of 128 and more in two lines, `? key` and `: value`."""
 
@@ -136,11 +139,15 @@ def _scalar_lines(value: Any) -> tuple[str, ...]:
         return ("[]",)
     if isinstance(value, str):
         return _text_lines(value)
-    return (_dumped(value).rstrip("\n"),)
+    if value is None or isinstance(value, bool):
+        return ("null" if value is None else "true" if value else "false",)
+    return (str(value) if isinstance(value, int) else _dumped(value).rstrip("\n"),)
 
 
 @lru_cache(maxsize=1 << 14)
 def _text_lines(text: str) -> tuple[str, ...]:
+    if _PLAIN_TEXT.fullmatch(text) and text.lower() not in _WORDS:
+        return (text,)
     if "\n" in text and _fits_block(text):
         head, body = ("|", text[:-1]) if text.endswith("\n") else ("|-", text)
         return (head, *(f"  {line}" if line else "" for line in body.split("\n")))
