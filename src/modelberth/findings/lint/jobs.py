@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from modelberth.findings.lint.rules import Hit, rule
-from modelberth.findings.lint.world import Container, Manifest, World, mapping, text
+from modelberth.findings.lint.world import Container, Manifest, World, items, mapping, text
 
 _JOBS = {"Job", "CronJob"}
 _TWO_SCHEMES = re.compile(r"s3://[^\s\"']*oci://")
@@ -133,7 +133,7 @@ def no_disk(world: World) -> Iterator[Hit]:
 
 
 def _has_claim(container: Container) -> bool:
-    return any("persistentVolumeClaim" in mapping(each) for each in container.pod_get("volumes") or ())
+    return any("persistentVolumeClaim" in mapping(each) for each in items(container.pod_get("volumes")))
 
 
 @rule(
@@ -162,7 +162,7 @@ def claim_before_pod(world: World) -> Iterator[Hit]:
     """PersistentVolumeClaims whose sync wave lies before their Job's."""
     waves = {(each.namespace, each.name): (_wave(each), each) for each in world.of_kind("PersistentVolumeClaim")}
     for job in world.of_kind("Job"):
-        for volume in job.get("spec", "template", "spec", "volumes") or ():
+        for volume in items(job.get("spec", "template", "spec", "volumes")):
             name = text(mapping(mapping(volume).get("persistentVolumeClaim")).get("claimName"))
             wave, claim = waves.get((job.namespace, name), (0, None))
             if claim is not None and wave < _wave(job):

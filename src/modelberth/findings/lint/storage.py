@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from modelberth.base.text import names_secret
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import World, mapping, text
 
-_SECRET_WORDS = re.compile(r"secret|password|passwd|token|access[-_]?key|api[-_]?key", re.IGNORECASE)
+# The end of a name that holds a secret: MINIO_SECRET_KEY, rootPassword, HF_TOKEN, and not TOKENIZER_MODE.
+_SECRET_NAME = re.compile(
+    r"(?:secret|password|passwd|token|credentials?|access[-_]?key|api[-_]?key|private[-_]?key)(?:[-_]?(?:id|key))*$",
+    re.IGNORECASE,
+)
 _REFERENCE = re.compile(r"\$\{?\(?[A-Za-z_]|<[^>]+>|^$|x{3,}|changeme|placeholder", re.IGNORECASE)
 _SET_IN_SCRIPT = re.compile(
     r"(?i)(?:secret[\w-]*key|access[\w-]*key(?:[\w-]*id)?|password)['\"]?\s*[:=]\s*['\"]([^'\"$<{\s]{6,})['\"]"
@@ -84,7 +87,7 @@ def secret_values(world: World) -> Iterator[Hit]:
 def _holds_secret(key: str, value: str) -> bool:
     if not value or _REFERENCE.search(value):
         return False
-    return bool(_SECRET_WORDS.search(key)) or '"secret_access_key"' in value
+    return bool(_SECRET_NAME.search(key)) or '"secret_access_key"' in value
 
 
 @rule(
@@ -97,7 +100,7 @@ def plain_credentials(world: World) -> Iterator[Hit]:
     """Variables that are keys and have a plain value; keys in scripts."""
     for container in world.containers:
         for index, name, value in container.environment:
-            if value and (names_secret(name) or _SECRET_WORDS.search(name)) and _is_secret(name, value):
+            if value and _SECRET_NAME.search(name) and _is_secret(name, value):
                 path = (*container.path, "env", index, "value")
                 yield Hit(container.manifest, path, f"{name} has its value in the file", "valueFrom: secretKeyRef")
         for path, word in container.words:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modelberth.base.yamlio import read_documents
+from modelberth.base.yamlio import read_documents, write_documents
 from modelberth.catalog.platforms import platform
 from modelberth.findings.lint.run import RULES, lint
 from modelberth.findings.lint.world import Manifest, World
@@ -215,7 +217,8 @@ KEEP: dict[str, World] = {
     "references and placeholders": world(
         SECRET + "stringData: {AWS_SECRET_ACCESS_KEY: $(SECRET), password: <your password>, note: hello}\n",
         JOB.replace("{name: HOME, value: /tmp}",
-                    "{name: TOKEN_FILE, value: /run/token}, {name: MAX_TOKENS, value: '200'}")),
+                    "{name: TOKEN_FILE, value: /run/token}, {name: MAX_TOKENS, value: '200'}, "
+                    "{name: TOKENIZER_MODE, value: mistral}")),
     "storage-config on KServe": world(SECRET.replace("name: s,", "name: storage-config,"), at="kserve:0.20"),
     "a key beside the address": world(swap(SERVICE, "      args", "      storage: {key: k}\n      args")),
     "images with tag and digest": world(
@@ -256,6 +259,34 @@ def test_what_breaks_a_rule_is_found(number: int):
 @pytest.mark.parametrize("name", KEEP)
 def test_what_is_right_is_left_alone(name: str):
     assert ids(KEEP[name]) - BESIDE.get(name, set()) == set()
+
+
+def spoiled(value, path: list[int], junk):
+    """A copy in which one place, found by following numbers, holds something else."""
+    if not path or not isinstance(value, dict | list) or not value:
+        return junk
+    number, rest = path[0] % len(value), path[1:]
+    if isinstance(value, list):
+        return [spoiled(each, rest, junk) if index == number else each for index, each in enumerate(value)]
+    return {
+        key: spoiled(each, rest, junk) if index == number else each for index, (key, each) in enumerate(value.items())
+    }
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, "", "text", "1e9", [], [1], [[]], {}, {"a": 1}, [{"name": 1}], {"name": []}]
+)
+WORLDS = [*BREAK.values(), *KEEP.values()]
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(range(len(WORLDS))), st.lists(st.integers(0, 9), min_size=1, max_size=9), JUNK)
+def test_no_rule_breaks_on_what_is_no_manifest(number: int, path: list[int], junk):
+    whole = WORLDS[number]
+    texts = [write_documents([spoiled(each.data, path, junk)]) for each in whole.manifests]
+    documents = [each for text in texts for each in read_documents(text.encode(), "f.yaml")]
+    spoilt = World(tuple(Manifest(each) for each in documents), whole.files, whole.platform, {}, whole.folders)
+    lint(spoilt, {})
 
 
 def test_every_rule_has_a_case_or_needs_a_model():
