@@ -95,7 +95,7 @@ def test_sigkill_while_loading_leaves_nothing(up, state, processes):
     processes.wait_until_gone(below)
 
 
-def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(up, state, processes):
+def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(berth, up, state, processes):
     run = up("--state", str(state), str(SPEC))
     run.wait_for("serving; Ctrl-C stops everything")
     for stage in ("ship", "fetch"):
@@ -105,6 +105,12 @@ def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(up, state, processes
     for name, url, model in run.endpoints():
         assert name == model
         assert chat(url.removesuffix("/v1"), model, SCHEDULING).startswith("A device plugin")
+        # Real vLLM says its limit, refuses more with 400, and answers many at once.
+        verified = json.loads(berth("verify", url, "--requests", "4", "-o", "json").stdout)
+        assert verified["passed"], verified["checks"]
+        checks = {each["name"]: each["detail"] for each in verified["checks"]}
+        assert checks["more than the context holds"].startswith("status 400")
+        assert checks["4 at once"].startswith("all answered")
     below = processes.now()
     os.kill(run.process.pid, signal.SIGINT)
     code, _ = run.end()

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from modelberth.adapters.transport import tls_context
 from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import AuthError, IntegrityError, NotReady, RemoteUnavailable
 from modelberth.base.text import printable, shorten
@@ -45,12 +46,14 @@ class StreamedAnswer:
         first_seconds: from the request to the first piece of text.
         total_seconds: from the request to the last.
         pieces: events that carried text.
+        gaps: seconds between each of them and the next.
     """
 
     answer: Answer
     first_seconds: float
     total_seconds: float
     pieces: int
+    gaps: tuple[float, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -61,6 +64,27 @@ class StreamedAnswer:
         return self.answer.tokens / self.total_seconds if self.total_seconds > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class OfferedModel:
+    """A model that an endpoint offers.
+
+    Attributes:
+        name: to ask for it.
+        max_model_len: longest request in tokens; None where the endpoint does not say.
+    """
+
+    name: str
+    max_model_len: int | None
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model wants made: the tool's name, and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
 class Endpoint:
     """One endpoint.
 
@@ -68,14 +92,25 @@ class Endpoint:
         url: base URL without `/v1`.
         timeout: seconds without a byte after which a request is given up.
         clock: for the times of streamed answers.
+        token: sent as a bearer token, to this host alone: redirects are not followed.
+        ca: file of the authorities that sign its certificate; None for the system's.
+
+    Raises:
+        UsageError: the file of authorities cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout: float = 120.0, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, url: str, *, timeout: float = 120.0, clock: Clock = monotonic, token: str = "", ca: str | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self._clock = clock
         # No proxy of the environment: the address is the one that was given.
         self._client = httpx2.Client(
-            base_url=self.url, timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS), trust_env=False
+            base_url=self.url,
+            timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
+            trust_env=False,
+            verify=tls_context(ca or True) if self.url.startswith("https:") else True,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
         )
 
     def close(self) -> None:
@@ -91,11 +126,51 @@ class Endpoint:
 
     def models(self) -> tuple[str, ...]:
         """The names that `/v1/models` offers."""
+        return tuple(each.name for each in self.offered())
+
+    def offered(self) -> tuple[OfferedModel, ...]:
+        """What `/v1/models` offers, with the longest request where it says so, as vLLM does."""
         document = self._json("GET", "/v1/models", None)
         try:
-            return tuple(str(item["id"]) for item in document["data"])
+            return tuple(OfferedModel(str(item["id"]), _count(item.get("max_model_len"))) for item in document["data"])
         except _MALFORMED as error:
             raise self._unexpected("/v1/models", "a list of models", document) from error
+
+    def refusal(self, model: str, prompt: str) -> str:
+        """How a request that cannot be served is refused: its status and words.
+
+        Raises:
+            IntegrityError: it is answered, or the refusal is a failure of the server.
+        """
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        with self._errors("/v1/completions"):
+            response = self._client.post("/v1/completions", json=body)
+        if response.status_code in {401, 403}:
+            raise self._refused("/v1/completions", response)
+        if not 400 <= response.status_code < 500:
+            expected = "a refusal with a status between 400 and 499"
+            raise self._unexpected("/v1/completions", expected, f"status {response.status_code}: {response.text}")
+        return f"status {response.status_code}: {_excerpt(_message_of(response.text))}"
+
+    def call_tool(self, model: str, prompt: str, tool: dict[str, Any], max_tokens: int) -> ToolCall:
+        """Ask for something that only a tool can do, and let the model choose.
+
+        Raises:
+            IntegrityError: text came back instead of a call.
+        """
+        body = {**_chat_body(model, prompt, max_tokens), "tools": [tool], "tool_choice": "auto"}
+        document = self._json("POST", "/v1/chat/completions", body)
+        try:
+            message = document["choices"][0]["message"]
+            calls = message.get("tool_calls") or []
+            if not calls:
+                raise self._unexpected(
+                    "/v1/chat/completions", "a tool call", _text(message.get("content")) or "nothing"
+                )
+            function = calls[0]["function"]
+            return ToolCall(str(function["name"]), str(function["arguments"]))
+        except _MALFORMED as error:
+            raise self._unexpected("/v1/chat/completions", "a tool call", document) from error
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """One plain completion at temperature 0."""
@@ -121,8 +196,9 @@ class Endpoint:
         }
         start = self._clock()
         text: list[str] = []
-        first = reason = None
+        first = reason = latest = None
         tokens = 0
+        gaps: list[float] = []
         for event in self._events("/v1/chat/completions", body):
             try:
                 tokens = _tokens(event) or tokens
@@ -135,12 +211,15 @@ class Endpoint:
             for piece, why in pieces:
                 reason = why or reason
                 if piece:
-                    first = self._clock() - start if first is None else first
+                    now = self._clock()
+                    gaps += [now - latest] if latest is not None else []
+                    first, latest = (now - start if first is None else first), now
                     text.append(piece)
         total = self._clock() - start
         return StreamedAnswer(
-            Answer("".join(text), str(reason or ""), tokens), total if first is None else first, total, len(text)
-        )
+            Answer("".join(text), str(reason or ""), tokens), total if first is None else first, total, len(text),
+            tuple(gaps),
+        )  # fmt: skip
 
     def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The JSON events of a server-sent stream, until `[DONE]`."""
@@ -220,6 +299,20 @@ def _text(content: Any) -> str:
     if content is not None and not isinstance(content, str):
         raise TypeError("an answer's content is text or null")
     return content or ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _message_of(text: str) -> str:
+    """The words of an error document; the text itself where it is none."""
+    try:
+        document = json.loads(text)
+        found = document.get("message") or document["error"]["message"]
+    except _MALFORMED:
+        return text
+    return str(found)
 
 
 def _tokens(document: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ship": ("modelberth.cli.ship", "Ship weights to S3, an OCI registry or a folder, resumable and verified."),
     "fetch": ("modelberth.cli.fetch", "Fetch weights into a folder, every byte checked."),
     "modelcar": ("modelberth.cli.modelcar", "Build, push and inspect OCI images of models."),
+    "verify": ("modelberth.cli.verify", "Ask an OpenAI-compatible endpoint everything that its clients will."),
     "register": ("modelberth.cli.register", "Record a stack's services in the Kubeflow Model Registry."),
     "up": ("modelberth.cli.up", "Bring a stack up on this machine, with real vLLM."),
     "runtime": ("modelberth.cli.runtime", "Install and list local engines."),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from modelberth.adapters.files import disk_errors
 from modelberth.adapters.model_registry import Document, ModelRegistry
 from modelberth.base.errors import Conflict, UsageError
 from modelberth.flows.spec_file import read_spec_file
+from modelberth.flows.token_file import read_token
 from modelberth.manifests.storage import storage_key
 from modelberth.spec.addresses import HubAddress, S3Address
 from modelberth.spec.services import Service, services
@@ -21,7 +21,6 @@ from modelberth.spec.stack import Stack
 
 Outcome = Literal["created", "updated", "unchanged", "would be created", "would be updated"]
 _FORMAT = "vLLM"
-_MAX_TOKEN = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -81,24 +80,14 @@ def register(request: RegisterRequest) -> tuple[Registered, ...]:
             "the stack names no model registry", where=str(request.spec),
             next_step="add modelRegistry: {url: ...}, or give --url",
         )  # fmt: skip
-    registry = ModelRegistry(url, token=_token(request.token_file), ca=str(request.ca) if request.ca else None)
+    token = read_token(request.token_file) if request.token_file else ""
+    registry = ModelRegistry(url, token=token, ca=str(request.ca) if request.ca else None)
     try:
         registry.check()
         recorder = _Recorder(registry, dry_run=request.dry_run)
         return tuple(recorder.record(stack, service) for service in services(stack))
     finally:
         registry.close()
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        return ""
-    with disk_errors(path):
-        content = path.read_bytes()
-    token = content[:_MAX_TOKEN].decode("ascii", "replace").strip()
-    if not token or not token.isprintable() or "\ufffd" in token:
-        raise UsageError("the file holds no token", where=str(path))
-    return token
 
 
 class _Recorder:

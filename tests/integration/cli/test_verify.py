@@ -1,0 +1,167 @@
+"""`berth verify` against endpoints that are as they should be, and that fail in one way each.
+
+Real vLLM is asked in tests/e2e; here the answers are scripted, because no engine can be made to fail so.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+pytestmark = pytest.mark.integration
+NAME = "harbor"
+TOKEN = "canary-token-88aa"
+
+
+class Behaviour:
+    """How an endpoint answers; each part can be replaced."""
+
+    models: tuple = ({"id": NAME, "max_model_len": 32},)
+    health = 200
+    refuses = True
+    status_too_long = 400
+    calls_tools = True
+    token = ""
+    text = "four"
+
+
+def handler(behaviour: type[Behaviour]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments):
+            return
+
+        def say(self, status: int, content: object, kind: str = "application/json"):
+            body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            if self.path == "/health":
+                self.say(behaviour.health, "")
+            elif behaviour.token and self.headers.get("Authorization") != f"Bearer {behaviour.token}":
+                self.say(401, {"error": {"message": "who are you?"}})
+            else:
+                self.say(200, {"data": list(behaviour.models)})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            usage = {"completion_tokens": 3}
+            if behaviour.refuses and len(str(body.get("prompt", "")).split()) > 32:
+                self.say(behaviour.status_too_long, {"error": {"message": "This model's maximum context length is 32"}})
+            elif body.get("stream"):
+                pieces = [{"choices": [{"delta": {"content": each}}]} for each in behaviour.text]
+                events = [*pieces, {"choices": [], "usage": usage}]
+                self.say(
+                    200, "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n", "text/plain"
+                )
+            elif body.get("tools") and behaviour.calls_tools:
+                call = {"function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+                self.say(200, {"choices": [{"message": {"content": None, "tool_calls": [call]}}]})
+            else:
+                text = behaviour.text
+                self.say(200, {"choices": [{"text": text, "message": {"content": text}}], "usage": usage})
+
+    return Handler
+
+
+@pytest.fixture
+def serve(http_server) -> Callable[..., str]:
+    def start(**parts: object) -> str:
+        return http_server(handler(type("Changed", (Behaviour,), parts))).url
+
+    return start
+
+
+def report(done) -> dict[str, bool]:
+    return {each["name"]: each["passed"] for each in json.loads(done.stdout)["checks"]}
+
+
+def test_an_endpoint_as_it_should_be(berth, serve):
+    done = berth("verify", serve(), "--tools", "--requests", "4", "-o", "json")
+    assert done.returncode == 0, done.stdout
+    assert report(done) == dict.fromkeys(
+        ["/health", "/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/chat/completions streamed",
+         "more than the context holds", "a tool call", "4 at once"], True)  # fmt: skip
+    latency = json.loads(done.stdout)["latency"]
+    assert latency["requests"] == 4
+    assert 0 < latency["firstTokenSeconds"]["median"] <= latency["firstTokenSeconds"]["p95"]
+    assert latency["tokensPerSecond"]["p95"] <= latency["tokensPerSecond"]["median"]
+
+
+def test_the_table_says_what_was_found(berth, serve):
+    done = berth("verify", f"{serve()}/v1/")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["CHECK", "FOUND"]
+    assert any("status 400: This model's maximum context length is 32" in line for line in lines)
+    assert "7 of 7 checks passed: harbor" in lines
+    assert any(line.startswith("8 AT ONCE") for line in lines)
+
+
+FAULTS = {
+    "another name": ({"models": ({"id": "other"},)}, ("--model", NAME), "/v1/models", 7),
+    "two models and none is named": ({"models": ({"id": "a"}, {"id": "b"})}, (), "/v1/models", 7),
+    "not healthy": ({"health": 503}, (), "/health", 7),
+    "an answer that is empty": ({"text": ""}, (), "/v1/completions", 7),
+    "too much is answered": ({"refuses": False}, (), "more than the context holds", 7),
+    "too much breaks it": ({"status_too_long": 500}, (), "more than the context holds", 7),
+    "text instead of a tool call": ({"calls_tools": False}, ("--tools",), "a tool call", 7),
+    "it asks who we are": ({"token": TOKEN}, (), "/v1/models", 4),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS.values(), ids=FAULTS)
+def test_what_fails_is_named_with_what_was_expected(berth, serve, case):
+    parts, arguments, name, code = case
+    done = berth("verify", serve(**parts), "-o", "json", *arguments)
+    assert done.returncode == code
+    failed = [each for each in json.loads(done.stdout)["checks"] if not each["passed"]]
+    assert failed[0]["name"] == name
+    assert failed[0]["detail"]
+
+
+def test_what_does_not_answer_is_not_ready(berth):
+    done = berth("verify", "http://127.0.0.1:9")
+    assert done.returncode == 6
+    assert "FAILED" in done.stdout
+
+
+def test_a_token_and_a_private_authority(berth, serve, tmp_path, http_server):
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    done = berth("verify", serve(token=TOKEN), "--token-file", token)
+    assert done.returncode == 0
+    assert TOKEN not in done.stdout + done.stderr
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl is not here: apt-get install openssl")
+    server = http_server(handler(Behaviour))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+    url = server.url.replace("http:", "https:")
+    assert berth("verify", url, "--ca", certificate).returncode == 0
+    refused = berth("verify", url)
+    assert refused.returncode == 6
+    assert "certificate" in refused.stdout.lower()
+
+
+@pytest.mark.parametrize("url", ["harbor", "ftp://x", "http://user:canary-password-1@127.0.0.1:1"])
+def test_what_is_no_address(berth, url):
+    done = berth("verify", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "canary-password" not in done.stderr
