@@ -51,16 +51,21 @@ def uploads(stack: Stack) -> tuple[Upload, ...]:
     store, delivery = stack.storage.s3, stack.delivery
     if store is None or delivery is None:
         return ()
+    return tuple(Upload(each.name, tuple(_objects(stack, store, delivery, each))) for each in _deliveries(stack))
+
+
+def _deliveries(stack: Stack) -> Iterable[Service]:
+    """The first service of every delivery that a Job can make."""
     seen: dict[tuple[str, str], Service] = {}
     for service in _to_the_store(stack):
         if not isinstance(service.source, FolderAddress):
             seen.setdefault((str(service.source), str(service.weights)), service)
-    return tuple(Upload(each.name, tuple(_objects(stack, store, delivery, each))) for each in seen.values())
+    return seen.values()
 
 
 def notes(stack: Stack) -> Iterable[str]:
     """Deliveries that are left to the user, and what the Jobs find only if the user put it there."""
-    if stack.delivery and uploads(stack):
+    if stack.delivery and any(_deliveries(stack)):
         yield from _elsewhere(stack, stack.delivery)
         yield from _queued(stack, stack.delivery)
     left = [each for each in _to_the_store(stack) if not stack.delivery or isinstance(each.source, FolderAddress)]

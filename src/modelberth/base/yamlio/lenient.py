@@ -126,7 +126,7 @@ class _Builder:
         return result
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
-        if node.style is None:
+        if not node.style:  # None, or empty where libyaml has read it
             self._raw[path] = node.value
         if node.tag not in _PLAIN:
             return node.value

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from modelberth.base.errors import UsageError
-from modelberth.base.units import format_binary, parse_bytes
+from modelberth.base.units import GIB, format_binary, parse_bytes
 from modelberth.catalog.gpus import Gpu, find_gpu
 from modelberth.catalog.instances import find_instance
 from modelberth.findings.lint.engine import served_flags
@@ -15,6 +15,7 @@ from modelberth.findings.lint.world import PROFILE_NAME, ServedModel, World, ite
 from modelberth.sizing.engine import EngineFlags
 from modelberth.sizing.model import Model
 from modelberth.sizing.plan import Sizing, size
+from modelberth.sizing.storage import advise
 
 _PRODUCT, _INSTANCE = "nvidia.com/gpu.product", "node.kubernetes.io/instance-type"
 _LONG_ENOUGH = 16_384
@@ -112,6 +113,35 @@ def other_quantization(world: World) -> Iterator[Hit]:
             yield Hit(argument.manifest, argument.path, message, "remove it: vLLM reads it from config.json")
 
 
+@rule(
+    906,
+    "high",
+    "a model image that the node's disk does not hold",
+    "An image needs its layers and their unpacked files at once: no space left on device, and the node evicts others.",
+)
+def large_image(world: World) -> Iterator[Hit]:
+    """Weights from an image beside the disk of the MachineSet whose nodes the service selects."""
+    for service, model in _models(world):
+        path, uri = service.weights
+        disk = _disk(world, service)
+        if not uri.startswith("oci://") or disk is None:
+            continue
+        advice = advise(model.stored_bytes, disk)
+        if advice.kind == "s3":
+            yield Hit(service.manifest, path, f"{service.name}: {advice.reason}", "a larger disk, or weights on S3")
+
+
+def _disk(world: World, service: ServedModel) -> int | None:
+    """Bytes of the nodes' disk, where a MachineSet of the service's instance type says it."""
+    wanted = {text(labels.get(_INSTANCE)) for labels in _labels(world, service)} - {""}
+    for machines in world.of_kind("MachineSet"):
+        provider = ("spec", "template", "spec", "providerSpec", "value")
+        if text(machines.get(*provider, "instanceType")) in wanted:
+            gibibytes = machines.get(*provider, "blockDevices", 0, "ebs", "volumeSize")
+            return gibibytes * GIB if isinstance(gibibytes, int) else None
+    return None
+
+
 def _models(world: World) -> Iterator[tuple[ServedModel, Model]]:
     for service in world.served:
         model = world.models.get(service.name)
@@ -195,4 +225,4 @@ def _at(each: _Sized, flag: str, message: str, fix: str) -> Hit:
     return Hit(each.service.manifest, each.service.container.path, message, fix, of_key=True)
 
 
-RULES = (too_large, beyond_model, cut_short, small_limit, other_quantization)
+RULES = (too_large, beyond_model, cut_short, small_limit, other_quantization, large_image)

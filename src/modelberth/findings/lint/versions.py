@@ -12,6 +12,8 @@ from modelberth.spec.fields import MAX_SERVICE_NAME
 _MODE = "serving.kserve.io/deploymentMode"
 _OLD_MODES = {"RawDeployment", "Serverless", "ModelMesh"}
 _NEW_MODES = {"Standard": "RawDeployment", "Knative": "Serverless"}
+# The image of OpenShift AI 3.3 is the first of CUDA 13 (adnan-drina/rhoai3-demo, commit 4fb8f611), whose driver is 580.
+_CUDA_13, _CUDA_13_DRIVER = (3, 3), 580
 _URL = re.compile(r"https?://([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(:\d+)?")
 
 
@@ -171,6 +173,29 @@ def no_runtime(world: World) -> Iterator[Hit]:
             yield Hit(service.manifest, path, f"no ServingRuntime {name} there", f"there is: {there}")
 
 
+@rule(
+    710,
+    "high",
+    "a GPU driver that the engine's image does not fit",
+    "CUDA's error 803 at every start: an image of CUDA 13 needs driver 580 or later, one of CUDA 12 may refuse that.",
+)
+def driver(world: World) -> Iterator[Hit]:
+    """The pinned driver of the GPU operator beside the CUDA of the platform's image."""
+    for policy in world.of_kind("ClusterPolicy"):
+        pinned = text(policy.get("spec", "driver", "version")).split(".")[0]
+        if world.platform is None or not world.is_openshift_ai or not pinned.isdigit():
+            continue
+        title = f"{world.platform.title} {world.platform.version}"
+        needs_13 = tuple(int(part) for part in world.platform.version.split(".")) >= _CUDA_13
+        if needs_13 and int(pinned) < _CUDA_13_DRIVER:
+            message = f"driver {pinned}; the image of {title} is CUDA 13"
+            yield Hit(policy, ("spec", "driver", "version"), message, "remove the pin, or pin 580 or later")
+        elif world.platform.version == "3.0" and int(pinned) >= _CUDA_13_DRIVER:
+            message = f"driver {pinned}; the image of {title} is CUDA 12 (Red Hat KB 7134740)"
+            yield Hit(policy, ("spec", "driver", "version"), message, "pin 570.195.03")
+
+
 RULES = (
     unknown_mode, serverless, llm_version, old_profile, old_kueue, long_name, dead_url, runtime_version, no_runtime,
+    driver,
 )  # fmt: skip

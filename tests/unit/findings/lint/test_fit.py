@@ -79,6 +79,30 @@ def test_a_quantisation_that_contradicts():
     assert 905 not in found(BF16, "--quantization=fp8")
 
 
+MACHINES = """\
+---
+apiVersion: machine.openshift.io/v1beta1
+kind: MachineSet
+metadata: {name: s, namespace: openshift-machine-api}
+spec:
+  template:
+    spec:
+      providerSpec: {value: {instanceType: g6.12xlarge, blockDevices: [{ebs: {volumeSize: SIZE}}]}}
+"""
+
+
+def test_an_image_that_the_disk_does_not_hold():
+    image = SERVICE.replace("s3://models/m/", "oci://quay.io/a/m:1")
+    label = "node.kubernetes.io/instance-type: g6.12xlarge"
+
+    def on_disk(size: str):
+        return found(BF16, "--x=1", label=label, service=image + MACHINES.replace("SIZE", size))
+
+    assert "an image needs 61.84 GB while it is pulled" in on_disk("60")[906].message
+    assert 906 not in on_disk("500")
+    assert 906 not in found(BF16, "--x=1", label=label, service=SERVICE + MACHINES.replace("SIZE", "60"))
+
+
 @pytest.mark.parametrize("label", ["node.kubernetes.io/instance-type: g6.4xlarge", "nvidia.com/gpu.product: NVIDIA-L4"])
 def test_the_card_is_known_by_any_label(label: str):
     assert 901 in found(BF16, "--max-model-len=4096", label=label)
