@@ -166,12 +166,15 @@ def _folders(files: Sequence[_File]) -> dict[str, frozenset[str]]:
 
 
 def _read(file: _File) -> Iterable[LooseDocument]:
-    template = _TEMPLATE.search(file.content)
-    if template:
+    try:
+        return read_documents(file.content, file.source)
+    except SpecError:
+        template = _TEMPLATE.search(file.content)
+        if template is None:
+            raise
         line = file.content[: template.start()].count(b"\n") + 1
         problem = Problem(line, 1, "", "this is a template and no YAML yet", "helm template ... | berth lint -")
-        raise SpecError(Problems(file.source, (problem,)))
-    return read_documents(file.content, file.source)
+        raise SpecError(Problems(file.source, (problem,))) from None
 
 
 def _manifests(document: LooseDocument) -> Iterable[Manifest]:

@@ -1,17 +1,20 @@
 """`berth register`: the services of a stack in the model registry, each once, with the address they are served from.
 
 model -> registered model,  variant -> its version,  service -> the artifact of that version
+
+What others have written there stays, but for what this stack says itself; what it said once and says no longer goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from modelberth.adapters.model_registry import Document, ModelRegistry
 from modelberth.base.errors import Conflict, UsageError
+from modelberth.base.text import printable, shorten
 from modelberth.flows.spec_file import read_spec_file
 from modelberth.flows.token_file import read_token
 from modelberth.manifests.storage import storage_key
@@ -21,6 +24,13 @@ from modelberth.spec.stack import Stack
 
 Outcome = Literal["created", "updated", "unchanged", "would be created", "would be updated"]
 _FORMAT = "vLLM"
+_SOURCE_KIND = "hf"
+_SOURCE = ("modelSourceKind", "modelSourceClass", "modelSourceGroup", "modelSourceName", "modelSourceId")
+_OWN_FIELDS = ("storageKey", "storagePath", *_SOURCE)
+"""Of an artifact: empty where the stack has none. A connection to S3 beside an image's address would be believed."""
+_OWN_PROPERTIES = (
+    "service", "servedName", "platform", "quantization", "dtype", "maxModelLen", "tensorParallelSize", "gpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class _Recorder:
         self._changes, self._created = [], 0
         model = self._object("registered_model", "registered_models", service.model.name, None, _of_model(service))
         version = self._object(
-            "model_version", "model_versions", service.variant.name, model, _of_version(service),
+            "model_version", "model_versions", service.variant.name, model, _of_version(stack, service),
             {"registeredModelId": model},
         )  # fmt: skip
         path = f"model_versions/{version}/artifacts"
@@ -123,33 +133,36 @@ class _Recorder:
         fixed: Mapping[str, str] | None = None,
     ) -> str:  # fmt: skip
         """The id of an object that is as wanted; empty where it would be created."""
-        found = None if parent == "" else self._registry.find(kind, name, parent)
+        found = None if parent == "" else self._find(kind, name, parent)
         if found is None:
             self._created += 1
             if self._dry_run:
                 return ""
+            new = {"name": name, **(fixed or {}), **{key: value for key, value in wanted.items() if value != ""}}
             try:
-                return str(self._registry.create(path, {"name": name, **(fixed or {}), **wanted})["id"])
+                return str(self._registry.create(path, new)["id"])
             except Conflict:  # somebody was quicker, or our own request was heard and its answer lost
                 found = self._registry.find(kind, name, parent)
                 if found is None:
                     raise
                 self._created -= 1
-        self._change(kind, name, found, wanted)
+        self._change(kind, str(found.get("name", name)), found, wanted)
         return str(found["id"])
 
+    def _find(self, kind: str, name: str, parent: str | None) -> Document | None:
+        found = self._registry.find(kind, name, parent)
+        if found is None and kind == "model_artifact" and parent:
+            # The dashboard names an artifact after its version, and shows one of each version: a second would hide it.
+            others = self._registry.artifacts(parent)
+            found = others[0] if len(others) == 1 else None
+        return found
+
     def _change(self, kind: str, name: str, found: Document, wanted: Document) -> None:
-        different = {key: value for key, value in wanted.items() if not _is_as_wanted(found.get(key), value)}
+        different = _difference(found, wanted)
         if not different:
             return
-        if "customProperties" in different:
-            different["customProperties"] = {**(found.get("customProperties") or {}), **wanted["customProperties"]}
-        noun = kind.replace("_", " ")
-        for key, value in different.items():
-            if key != "customProperties":
-                self._changes.append(f"{noun} {name}: {key} was {found.get(key) or 'not set'}, is {value}")
-            else:
-                self._changes.append(f"{noun} {name}: properties")
+        noun = f"{kind.replace('_', ' ')} {printable(name)}"
+        self._changes += [f"{noun}: {change}" for change in _changes(found, different)]
         if not self._dry_run:
             self._registry.change(f"{kind}s/{found['id']}", {**different, **_type_of(kind)})
 
@@ -158,11 +171,43 @@ def _type_of(kind: str) -> dict[str, str]:
     return {"artifactType": "model-artifact"} if kind == "model_artifact" else {}
 
 
-def _is_as_wanted(found: Any, wanted: Any) -> bool:
-    """Whether a field is as wanted; what others have added to properties does not count."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_is_as_wanted(found.get(key), value) for key, value in wanted.items())
-    return bool(found == wanted)
+def _difference(found: Document, wanted: Document) -> Document:
+    """The fields to change. Properties are replaced as a whole by the registry: those of others go along."""
+    wanted = dict(wanted)
+    if found.get("modelSourceKind") not in {None, "", _SOURCE_KIND}:
+        # A catalog, or a transfer of the dashboard's: its link back to there is worth more than ours.
+        wanted = {key: value for key, value in wanted.items() if key not in _SOURCE}
+    if "customProperties" in wanted:
+        there = found.get("customProperties") or {}
+        of_others = {key: value for key, value in there.items() if key not in _OWN_PROPERTIES}
+        wanted["customProperties"] = {**of_others, **wanted["customProperties"]}
+    return {key: value for key, value in wanted.items() if (found.get(key) or "") != (value or "")}
+
+
+def _changes(found: Document, different: Document) -> Iterator[str]:
+    for key, value in different.items():
+        if key == "customProperties":
+            there = found.get(key) or {}
+            yield from (
+                _change_text(name, _plain(there.get(name)), _plain(value.get(name)))
+                for name in _OWN_PROPERTIES
+                if there.get(name) != value.get(name)
+            )
+        else:
+            yield _change_text(key, found.get(key), value)
+
+
+def _change_text(key: str, was: object, becomes: object) -> str:
+    """Both values, as text that does nothing to a terminal: the old one is somebody else's."""
+    old, new = (shorten(printable(str(each)), 300) if each else "not set" for each in (was, becomes))
+    return f"{key} was {old}, is {new}"
+
+
+def _plain(value: Any) -> object:
+    """What a custom property says."""
+    if not isinstance(value, dict):
+        return value
+    return next((each for key, each in value.items() if key != "metadataType"), "")
 
 
 def _of_model(service: Service) -> Document:
@@ -170,11 +215,12 @@ def _of_model(service: Service) -> Document:
     return {**described, "state": "LIVE"}
 
 
-def _of_version(service: Service) -> Document:
+def _of_version(stack: Stack, service: Service) -> Document:
     variant = service.variant
     properties: dict[str, str | int | None] = {
         "service": service.name,
         "servedName": service.served_name,
+        "platform": f"{stack.platform.kind} {stack.platform.version}",
         "quantization": variant.quantization,
         "dtype": variant.dtype,
         "maxModelLen": variant.max_model_len,
@@ -194,6 +240,7 @@ def _property(value: str | int) -> dict[str, str]:
 
 def _of_artifact(stack: Stack, service: Service) -> Document:
     artifact: Document = {
+        **dict.fromkeys(_OWN_FIELDS, ""),
         "artifactType": "model-artifact",
         "uri": str(service.weights),
         "modelFormatName": _FORMAT,
@@ -205,7 +252,7 @@ def _of_artifact(stack: Stack, service: Service) -> Document:
         artifact |= {**({"storageKey": key} if key else {}), "storagePath": service.weights.prefix}
     if isinstance(service.source, HubAddress):
         owner, _, name = service.source.repository.partition("/")
-        artifact |= {"modelSourceKind": "hf", "modelSourceClass": "huggingface", "modelSourceGroup": owner,
+        artifact |= {"modelSourceKind": _SOURCE_KIND, "modelSourceClass": "huggingface", "modelSourceGroup": owner,
                      "modelSourceName": name}  # fmt: skip
         if service.source.revision:
             artifact["modelSourceId"] = service.source.revision

@@ -136,7 +136,7 @@ def two_words(world: World) -> Iterator[Hit]:
 )
 def unknown_flag(world: World) -> Iterator[Hit]:
     """Flags against the release of the platform, or against all releases where none is known."""
-    for service in world.served:
+    for service in filter(lambda each: each.is_vllms_server, world.served):
         for each in service.arguments:
             problem = flag_problem(each.flag, each.value or None, world.platform.vllm) if world.platform else ""
             unheard = not world.platform and flags.flag(each.flag) is None

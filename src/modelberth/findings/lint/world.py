@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import Any
 
 from modelberth.base.yamlio import LooseDocument, Path, Position
+from modelberth.catalog import flags
 from modelberth.catalog.platforms import Platform
 from modelberth.sizing.model import Model
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PROFILE_NAME = "opendatahub.io/hardware-profile-name"
 GPU = "nvidia.com/gpu"
+_VLLMS_OWN = {"max-model-len", "tensor-parallel-size", "gpu-memory-utilization", "served-model-name"}
 _WORKLOADS = {"Job", "CronJob", "Deployment", "StatefulSet", "DaemonSet", "Pod"}
 
 
@@ -197,7 +199,7 @@ class ServedModel:
     @property
     def tensor_parallel(self) -> int:
         """Ranks that share the model."""
-        argument = self.argument("tensor-parallel-size") or self.argument("tp")
+        argument = self.argument("tensor-parallel-size")
         return int(argument.value) if argument and argument.value.isdigit() else 1
 
     @property
@@ -212,6 +214,22 @@ class ServedModel:
     def pod(self) -> Path:
         """Path of the pod's spec."""
         return self.container.pod
+
+    @cached_property
+    def is_vllms_server(self) -> bool:
+        """Whether the arguments are those of vLLM's own server: KServe's huggingfaceserver has flags of its own."""
+        image = text(self.container.get("image"))
+        wrapped = any(each.flag in {"model-name", "model-id", "model-dir"} for each in self.arguments)
+        return not wrapped and (not image or "vllm" in image.lower())
+
+    @cached_property
+    def runs_vllm(self) -> bool:
+        """Whether this is vLLM: it says so anywhere, or is started with flags that are vLLM's."""
+        if self.manifest.kind == "LLMInferenceService" or any(each.flag in _VLLMS_OWN for each in self.arguments):
+            return True
+        said = [self.container.get(key) for key in ("image", "command", "args", "modelFormat", "runtime")]
+        said += [self.runtime.get("spec", "containers")] if self.runtime else []
+        return "vllm" in str(said).lower()
 
 
 @dataclass(frozen=True)
@@ -245,7 +263,7 @@ class World:
 
     @cached_property
     def served(self) -> tuple[ServedModel, ...]:
-        """Services that run vLLM."""
+        """Services that run vLLM; what other engines want is not ours to say."""
         runtimes = {(each.namespace, each.name): each for each in self.of_kind("ServingRuntime")}
         cluster = {each.name: each for each in self.of_kind("ClusterServingRuntime")}
         found = []
@@ -259,7 +277,7 @@ class World:
             index = names.index("main") if "main" in names else 0
             pod = ("spec", "template")
             found.append(ServedModel(each, Container(each, (*pod, "containers", index), pod), None))
-        return tuple(found)
+        return tuple(each for each in found if each.runs_vllm)
 
     @cached_property
     def containers(self) -> tuple[Container, ...]:
@@ -345,9 +363,14 @@ def _of_words(manifest: Manifest, words: Sequence[tuple[Path, str]]) -> list[Arg
     while index < len(words):
         path, word = words[index]
         index += 1
-        if not word.startswith("-") or word in {"-", "--"}:
-            continue
         flag, equals, value = word.lstrip("-").partition("=")
+        if not word.startswith("--"):
+            short = flags.flag(flag) if word.startswith("-") else None
+            if short is None:
+                continue  # a word, or a flag of the shell around it
+            flag = short.name
+        if not flag:
+            continue
         taken = 1
         if not equals and index < len(words) and not words[index][1].startswith("-"):
             value, taken = words[index][1], 2

@@ -24,6 +24,7 @@ metadata: {name: m, namespace: ns, annotations: {opendatahub.io/hardware-profile
 spec:
   predictor:
     model:
+      modelFormat: {name: vLLM}
       storageUri: s3://models/m/
       args: [ARGS]
       resources: {limits: {nvidia.com/gpu: GPUS, memory: 100Gi}}

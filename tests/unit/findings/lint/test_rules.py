@@ -245,6 +245,10 @@ KEEP: dict[str, World] = {
         JOB, "annotations: {}", 'annotations: {argocd.argoproj.io/sync-wave: "5", argocd.argoproj.io/hook: PostSync}')),
     "a kustomization": world("# k/kustomization.yaml\nkind: Kustomization\nresources: [a.yaml, sub, 'https://x/y?ref=1']\n",
                              "# k/a.yaml\n" + JOB, "# k/sub/kustomization.yaml\nkind: Kustomization\n"),
+    "a service of another engine": world(
+        "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: s}\n"
+        "spec: {predictor: {model: {modelFormat: {name: sklearn}, storageUri: s3://a/m.bin, args: [-w=2]}}}\n"),
+    "KServe's own server": world(swap(SERVICE, "--max-model-len=32768", "--model_name=m, --task=generate")),
     "what is no Kubernetes": world("a: 1\n", "- 1\n- 2\n", "text\n"),
     "odd shapes": world("kind: InferenceService\nspec: text\n", "kind: Job\nspec: {template: [1]}\n",
                         "kind: ClusterQueue\nspec: {resourceGroups: {a: 1}}\n", "kind: Secret\nstringData: [1]\n",
@@ -252,7 +256,7 @@ KEEP: dict[str, World] = {
                         "spec: {predictor: {model: {}}}\n"),
 }  # fmt: skip
 # What these worlds have beside: an LLMInferenceService leaves security to its presets, an empty service has nothing.
-BESIDE = {"odd shapes": {404, 406, 501, 606}}
+BESIDE = {"odd shapes": {501, 606}, "a service of another engine": {501}}
 
 
 @pytest.mark.parametrize("number", BREAK)
@@ -263,6 +267,12 @@ def test_what_breaks_a_rule_is_found(number: int):
 @pytest.mark.parametrize("name", KEEP)
 def test_what_is_right_is_left_alone(name: str):
     assert ids(KEEP[name]) - BESIDE.get(name, set()) == set()
+
+
+def test_short_forms_count_and_what_a_shell_takes_does_not():
+    assert ids(world(swap(SERVICE, "--tensor-parallel-size=4", "-tp, '4'"))) == {207}
+    assert ids(world(swap(SERVICE, "--tensor-parallel-size=4", "-c, 'set -e', -tp=4"))) == set()
+    assert 308 in ids(world(swap(SERVICE, "--tensor-parallel-size=4", "-tp=2")))
 
 
 def spoiled(value, path: list[int], junk):

@@ -122,7 +122,7 @@ def test_a_fix_changes_its_scalar_and_nothing_else():
 
 @pytest.mark.parametrize("quote", ["", "'", '"'])
 def test_quotes_stay(quote: str):
-    text = f"kind: InferenceService\nspec: {{predictor: {{model: {{storageUri: {quote}s3://models/m{quote}}}}}}}\n"
+    text = f"kind: InferenceService\nspec: {{predictor: {{model: {{runtime: vllm, storageUri: {quote}s3://models/m{quote}}}}}}}\n"
     new, _ = fixed(text, run(text))
     assert f"{quote}s3://models/m/{quote}" in new
 
