@@ -62,7 +62,7 @@ class ModelRegistry:
         """
         for self._base in BASES:
             found = self._call("GET", "/registered_models?pageSize=1")
-            if found is not None and isinstance(found.get("items", []), list):
+            if found is not None and ("items" in found or "nextPageToken" in found):
                 return
         raise self._no_registry("it does not list registered models")
 
@@ -75,14 +75,16 @@ class ModelRegistry:
             parent: id of what it is below; None for a registered model.
         """
         query = {"name": name, **({"parentResourceId": parent} if parent else {})}
-        return self._call("GET", f"/{kind}?{urlencode(query)}")
+        found = self._call("GET", f"/{kind}?{urlencode(query)}")
+        return None if found is None else self._with_id(found)
 
     def artifacts(self, version: str) -> list[Document]:
         """The model artifacts of a version, whatever their names."""
         found = self._call("GET", f"/model_versions/{version}/artifacts?artifactType=model-artifact&pageSize=100") or {}
         items = found.get("items")
         every = items if isinstance(items, list) else []
-        return [each for each in every if isinstance(each, dict) and each.get("artifactType") == "model-artifact"]
+        known = [each for each in every if isinstance(each, dict) and each.get("artifactType") == "model-artifact"]
+        return [self._with_id(each) for each in known]
 
     def create(self, path: str, fields: Mapping[str, Any]) -> Document:
         """Create an object below a path such as `registered_models`.
@@ -93,7 +95,7 @@ class ModelRegistry:
         created = self._call("POST", f"/{path}", fields)
         if created is None:
             raise self._no_registry(f"it knows no {path}")
-        return created
+        return self._with_id(created)
 
     def change(self, path: str, fields: Mapping[str, Any]) -> Document:
         """Change fields of an object at a path such as `model_versions/7`; those that are not named stay."""
@@ -129,6 +131,11 @@ class ModelRegistry:
         if answer.status == 404:
             return None
         raise self._error(answer.status, document, where)
+
+    def _with_id(self, found: Document) -> Document:
+        if not isinstance(found.get("id"), str):
+            raise self._no_registry("an object without an id came back")
+        return found
 
     def _error(self, status: int, document: Document | None, where: str) -> BerthError:
         said = shorten(printable(str((document or {}).get("message", ""))), 200)

@@ -17,7 +17,11 @@ Examples:
 \b
 A model becomes a registered model, its variant a version, and the address that its service loads
 from the artifact of that version. What is there already is left; what differs is changed, and both
-values are said."""
+values are said. What somebody archived is brought back, for it is served.
+
+
+In a pod the token of its service account does: --token-file
+/var/run/secrets/kubernetes.io/serviceaccount/token"""
 
 
 @click.command(epilog=EPILOG)

@@ -38,7 +38,7 @@ def _entry(each: Registered) -> dict[str, object]:
         "service": each.service,
         "model": {"name": each.model, "id": model or None},
         "version": {"name": each.version, "id": version or None},
-        "artifact": {"name": each.model, "uri": each.uri, "id": artifact or None},
+        "artifact": {"name": each.artifact, "uri": each.uri, "id": artifact or None},
         "result": each.outcome,
         "changes": list(each.changes),
     }

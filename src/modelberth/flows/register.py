@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from modelberth.adapters.http_messages import shown_url
 from modelberth.adapters.model_registry import Document, ModelRegistry
 from modelberth.base.errors import Conflict, UsageError
 from modelberth.base.text import printable, shorten
@@ -60,6 +61,7 @@ class Registered:
         service: its name.
         model: name of the registered model.
         version: name of its version.
+        artifact: name of the version's artifact.
         uri: where it is served from.
         outcome: what became of it, the most that was done to any of the three.
         changes: what was changed, each with both values.
@@ -69,6 +71,7 @@ class Registered:
     service: str
     model: str
     version: str
+    artifact: str
     uri: str
     outcome: Outcome
     changes: tuple[str, ...]
@@ -114,40 +117,41 @@ class _Recorder:
         self._changes, self._created = [], 0
         model = self._object("registered_model", "registered_models", service.model.name, None, _of_model(service))
         version = self._object(
-            "model_version", "model_versions", service.variant.name, model, _of_version(stack, service),
-            {"registeredModelId": model},
+            "model_version", "model_versions", service.variant.name, model["id"], _of_version(stack, service),
+            {"registeredModelId": model["id"]},
         )  # fmt: skip
-        path = f"model_versions/{version}/artifacts"
+        path = f"model_versions/{version['id']}/artifacts"
         # The registry's own client looks for a version's artifact by the name of the model.
-        artifact = self._object("model_artifact", path, service.model.name, version, _of_artifact(stack, service))
+        wanted = _of_artifact(stack, service)
+        artifact = self._object("model_artifact", path, service.model.name, version["id"], wanted)
         outcome: Outcome = "created" if self._created else "updated" if self._changes else "unchanged"
         if self._dry_run and outcome != "unchanged":
             outcome = "would be created" if self._created else "would be updated"
         return Registered(
-            service.name, service.model.name, service.variant.name, str(service.weights), outcome,
-            tuple(self._changes), (model, version, artifact),
+            service.name, service.model.name, service.variant.name, artifact["name"], wanted["uri"], outcome,
+            tuple(self._changes), (model["id"], version["id"], artifact["id"]),
         )  # fmt: skip
 
     def _object(
         self, kind: str, path: str, name: str, parent: str | None, wanted: Document,
         fixed: Mapping[str, str] | None = None,
-    ) -> str:  # fmt: skip
-        """The id of an object that is as wanted; empty where it would be created."""
+    ) -> dict[str, str]:  # fmt: skip
+        """Id and name of an object that is as wanted; the id is empty where it would be created."""
         found = None if parent == "" else self._find(kind, name, parent)
         if found is None:
             self._created += 1
             if self._dry_run:
-                return ""
+                return {"id": "", "name": name}
             new = {"name": name, **(fixed or {}), **{key: value for key, value in wanted.items() if value != ""}}
             try:
-                return str(self._registry.create(path, new)["id"])
+                return _reference(self._registry.create(path, new), name)
             except Conflict:  # somebody was quicker, or our own request was heard and its answer lost
                 found = self._registry.find(kind, name, parent)
                 if found is None:
                     raise
                 self._created -= 1
-        self._change(kind, str(found.get("name", name)), found, wanted)
-        return str(found["id"])
+        self._change(kind, found, wanted)
+        return _reference(found, name)
 
     def _find(self, kind: str, name: str, parent: str | None) -> Document | None:
         found = self._registry.find(kind, name, parent)
@@ -157,14 +161,18 @@ class _Recorder:
             found = others[0] if len(others) == 1 else None
         return found
 
-    def _change(self, kind: str, name: str, found: Document, wanted: Document) -> None:
+    def _change(self, kind: str, found: Document, wanted: Document) -> None:
         different = _difference(found, wanted)
         if not different:
             return
-        noun = f"{kind.replace('_', ' ')} {printable(name)}"
+        noun = f"{kind.replace('_', ' ')} {printable(str(found.get('name', '')))}"
         self._changes += [f"{noun}: {change}" for change in _changes(found, different)]
         if not self._dry_run:
             self._registry.change(f"{kind}s/{found['id']}", {**different, **_type_of(kind)})
+
+
+def _reference(found: Document, name: str) -> dict[str, str]:
+    return {"id": str(found["id"]), "name": str(found.get("name", name))}
 
 
 def _type_of(kind: str) -> dict[str, str]:
@@ -194,13 +202,18 @@ def _changes(found: Document, different: Document) -> Iterator[str]:
                 if there.get(name) != value.get(name)
             )
         else:
-            yield _change_text(key, found.get(key), value)
+            yield _change_text(key, _without_secrets(found.get(key)), value)
 
 
 def _change_text(key: str, was: object, becomes: object) -> str:
     """Both values, as text that does nothing to a terminal: the old one is somebody else's."""
     old, new = (shorten(printable(str(each)), 300) if each else "not set" for each in (was, becomes))
     return f"{key} was {old}, is {new}"
+
+
+def _without_secrets(value: object) -> object:
+    """An address that somebody recorded with a password or a signature, without them."""
+    return shown_url(value) if isinstance(value, str) and value.startswith(("http://", "https://")) else value
 
 
 def _plain(value: Any) -> object:

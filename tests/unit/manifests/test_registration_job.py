@@ -56,6 +56,29 @@ def test_the_token_is_a_file_and_never_in_the_stack():
     assert "TOKEN" not in str(without)
 
 
+SERVICE = "https://registry.rhoai-model-registries.svc:8443"
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "url", "mounted"),
+    [
+        ("rhoai", "3.3", SERVICE, True),
+        ("rhoai", "3.3", SERVICE.replace(".svc", ".svc.cluster.local"), True),
+        ("rhoai", "3.3", "https://registry.apps.example.com", False),
+        ("rhoai", "3.3", SERVICE.replace("https", "http"), False),
+        ("kserve", "0.17", SERVICE, False),
+    ],
+)
+def test_openshifts_own_authority_is_trusted_for_a_service(kind: str, version: str, url: str, mounted: bool):
+    pod = built(platform={"kind": kind, "version": version}, modelRegistry={"url": url})[1]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    places = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    variables = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    sources = [each["configMap"]["name"] for each in pod["volumes"] if "configMap" in each]
+    assert ("openshift-service-ca.crt" in sources) is mounted
+    assert variables.get("BERTH_REGISTER_CA") == (f"{places['service-ca']}/service-ca.crt" if mounted else None)
+
+
 def test_argo_cd_runs_it_after_a_sync_and_clears_the_last_one_away():
     hook = built(argoCd=EVERYTHING["argoCd"])[1]["metadata"]["annotations"]
     assert hook["argocd.argoproj.io/hook"] == "PostSync"
