@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import Literal
 
 from modelberth.adapters.files import disk_errors, locked, sync_folder, write_file, writing
+from modelberth.adapters.staged_files import clear, keep, stage
 from modelberth.base.errors import BerthError, Conflict, IntegrityError, UsageError
 
 RECORD = ".berth.json"
 SCHEMA_VERSION = "modelberth.dev/rendered/v1"
 STAGING = ".berth-render"
-_MAX_RECORD = 16 << 20
 
 Kind = Literal["created", "updated", "overwritten", "unchanged", "removed"]
 
@@ -77,16 +76,18 @@ class Comparison:
         changes: of every file that is wanted or recorded, by path.
         edited: files of ours that somebody has changed.
         foreign: files of somebody else where ours should go.
+        record_differs: whether the record is of other content, as after a merge that took one side's.
     """
 
     changes: tuple[Change, ...]
     edited: tuple[str, ...]
     foreign: tuple[str, ...]
+    record_differs: bool = False
 
     @property
     def differs(self) -> bool:
         """Whether anything would be written."""
-        return any(each.kind != "unchanged" for each in self.changes)
+        return self.record_differs or any(each.kind != "unchanged" for each in self.changes)
 
 
 @dataclass
@@ -115,8 +116,7 @@ class RenderedTree:
             IntegrityError: the record cannot be read.
             AuthError: a file may not be read.
         """
-        if self.target.exists() and not self.target.is_dir():
-            raise UsageError("the target is no folder", where=str(self.target))
+        self._require_folder()
         self._record = self._read_record()
         wanted = {each.path: each for each in files}
         changes: list[Change] = []
@@ -128,7 +128,7 @@ class RenderedTree:
             changes += [change] if change else []
             if problem:
                 (edited if path in self._record else foreign).append(path)
-        return Comparison(tuple(changes), tuple(edited), tuple(foreign))
+        return Comparison(tuple(changes), tuple(edited), tuple(foreign), self._needs_record(files))
 
     def _change(self, path: str, before: bytes | None, wanted: WantedFile | None) -> tuple[Change | None, bool]:
         """What becomes of a file, and whether somebody else's work is in the way."""
@@ -137,7 +137,7 @@ class RenderedTree:
             return (None, False) if before is None else (Change(path, "removed", before, None), not ours)
         if before is None:
             return Change(path, "created", None, wanted), False
-        if before == wanted.content and self._is_executable(path) == wanted.executable:
+        if before == wanted.content and self._can_run(path, wanted):
             return Change(path, "unchanged", before, wanted), False
         ours = ours or before == wanted.content
         return Change(path, "updated" if ours else "overwritten", before, wanted), not ours
@@ -154,11 +154,12 @@ class RenderedTree:
             DoesNotFit: the disk is full; the tree is as it was.
             UsageError, IntegrityError, AuthError: as `compare`.
         """
+        self._require_folder()
         with self._staging() as staging:
             comparison = self.compare(files)
             if not overwrite:
                 self._refuse(comparison)
-            if comparison.differs or self._needs_record(files):
+            if comparison.differs:
                 self._replace(staging, comparison, files)
         return comparison
 
@@ -180,15 +181,23 @@ class RenderedTree:
             return {}
         try:
             document = json.loads(content)
-            version, parts = document["schemaVersion"], [document["files"], document.get("next", {})]
+            version = document["schemaVersion"]
+            if version != SCHEMA_VERSION:
+                raise self._unreadable(f"it is of version {ascii(version)[:80]}; this berth knows {SCHEMA_VERSION}")
             known: dict[str, set[str]] = {}
-            for path, digest in ((path, digest) for part in parts for path, digest in part.items()):
-                known.setdefault(_checked(path), set()).add(str(digest))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            for part in (document["files"], document.get("next", {})):
+                for path, digest in part.items():
+                    known.setdefault(self._checked(path), set()).add(str(digest))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self._unreadable("it is not what berth writes") from None
-        if version != SCHEMA_VERSION:
-            raise self._unreadable(f"it is of version {version}; this berth knows {SCHEMA_VERSION}")
         return {path: frozenset(digests) for path, digests in known.items()}
+
+    def _checked(self, path: str) -> str:
+        """A path of the record; one outside of the stack's own folders was not written by us, whatever it says."""
+        ours = path.startswith((f"gitops/{self.stack}/", f"steps/{self.stack}/")) and path.split("/")[2:] != [RECORD]
+        if not ours or any(part in {"", ".", ".."} for part in path.split("/")) or b"\0" in os.fsencode(path):
+            raise ValueError(path)
+        return path
 
     def _unreadable(self, why: str) -> IntegrityError:
         return IntegrityError(
@@ -212,29 +221,44 @@ class RenderedTree:
     def _staging(self) -> Iterator[Path]:
         """A folder in the target that only this run has; what a killed run left in it goes first."""
         folder = self.target / STAGING
-        self._require_plain(folder)
-        with locked(folder / "lock", wait=False, holder="the rendered tree"):
+        lock, staged = folder / "lock", (folder / "new", folder / "old")
+        self._require_plain(lock)
+        with locked(lock, wait=False, holder="the rendered tree"):
             try:
-                for name in ("new", "old"):
-                    shutil.rmtree(folder / name, ignore_errors=True)
+                clear(staged)
                 yield folder
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                clear(staged)  # before the lock: what is there afterwards is the next run's
+                with suppress(OSError):
+                    lock.unlink()
+                    folder.rmdir()
 
     def _replace(self, staging: Path, comparison: Comparison, files: Sequence[WantedFile]) -> None:
         changing = [each for each in comparison.changes if each.kind != "unchanged"]
         after = {each.path: each.digest for each in files}
         with disk_errors(self.target):
-            for each in changing:
-                self._stage(staging / "new", each)
+            wanted = [each.wanted for each in changing if each.wanted]
+            stage(staging / "new", {each.path: each.content for each in wanted if not each.executable})
+            stage(staging / "new", {each.path: each.content for each in wanted if each.executable}, mode=0o777)
             before = self.record.read_bytes() if self.record.exists() else None
-            self._write_record({path: min(digests) for path, digests in self._record.items()}, after)
+            self._write_record(self._recorded_now(comparison), after)
+            done: list[Change] = []
             try:
-                self._swap(staging, changing)
+                self._swap(staging, changing, done)
+                self._write_record(after)
             except BaseException:
-                self._restore_record(before)
+                if self._put_all_back(staging, done):
+                    self._restore_record(before)
                 raise
-            self._write_record(after)
+        self._drop_empty_folders(changing)
+
+    def _recorded_now(self, comparison: Comparison) -> dict[str, str]:
+        """One content for each recorded file: the one that is there, where a killed run has left two."""
+        there = {each.path: _digest(each.before) for each in comparison.changes if each.before is not None}
+        return {
+            path: there[path] if there.get(path) in digests else min(digests)
+            for path, digests in self._record.items()
+        }  # fmt: skip
 
     def _restore_record(self, before: bytes | None) -> None:
         """The record as it was; where that fails too, the one with both contents is right as well."""
@@ -244,57 +268,48 @@ class RenderedTree:
             else:
                 write_file(self.record, before)
 
-    def _stage(self, folder: Path, change: Change) -> None:
-        if change.wanted is None:
-            return
-        path = folder / change.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777 if change.wanted.executable else 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(change.wanted.content)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _swap(self, staging: Path, changing: Sequence[Change]) -> None:
-        done: list[Change] = []
-        try:
-            for each in changing:
-                done.append(each)
+    def _swap(self, staging: Path, changing: Sequence[Change], done: list[Change]) -> None:
+        for each in changing:
+            done.append(each)
+            with disk_errors(self.target / each.path):
                 self._put(staging, each)
-            for folder in {(self.target / each.path).parent for each in changing}:
-                if folder.is_dir():
-                    sync_folder(folder)
-        except BaseException:
-            for each in reversed(done):
-                self._put_back(staging, each)
-            raise
-        self._drop_empty_folders(changing)
+        for folder in {(self.target / each.path).parent for each in changing}:
+            if folder.is_dir():
+                sync_folder(folder)
 
     def _put(self, staging: Path, change: Change) -> None:
         place, old = self.target / change.path, staging / "old" / change.path
         if change.before is not None:
             old.parent.mkdir(parents=True, exist_ok=True)
-            os.link(place, old)  # the file before keeps a name until all are in place
+            keep(place, old)  # the file before keeps a name until all are in place
         if change.wanted is None:
             place.unlink()
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         (staging / "new" / change.path).replace(place)
 
-    def _put_back(self, staging: Path, change: Change) -> None:
-        place, old = self.target / change.path, staging / "old" / change.path
-        if old.exists():
-            old.replace(place)
-        elif change.before is None:
-            place.unlink(missing_ok=True)
+    def _put_all_back(self, staging: Path, done: Sequence[Change]) -> bool:
+        """As many as can be; whether that was all of them. If not, the record has to go on naming both contents."""
+        complete = True
+        for change in reversed(done):
+            place, old = self.target / change.path, staging / "old" / change.path
+            try:
+                if old.exists():
+                    old.replace(place)
+                elif change.before is None:
+                    place.unlink(missing_ok=True)
+            except OSError:
+                complete = False
+        return complete
 
     def _drop_empty_folders(self, changing: Iterable[Change]) -> None:
         """Folders that hold nothing since their last file went; never the target itself."""
         for each in changing:
             folder = (self.target / each.path).parent
-            while each.wanted is None and folder != self.target and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-                folder = folder.parent
+            with suppress(OSError):  # not empty, or not ours to remove: it stays
+                while each.wanted is None and folder != self.target:
+                    folder.rmdir()
+                    folder = folder.parent
 
     # --- what is there -------------------------------------------------------------------------------------
 
@@ -308,28 +323,37 @@ class RenderedTree:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def _is_executable(self, path: str) -> bool:
-        return bool((self.target / path).stat().st_mode & stat.S_IXUSR)
+    def _can_run(self, path: str, wanted: WantedFile) -> bool:
+        """Whether a program is one. The others need not be none: where modes are not kept, every file is."""
+        return not wanted.executable or bool((self.target / path).stat().st_mode & stat.S_IXUSR)
+
+    def _require_folder(self) -> None:
+        with disk_errors(self.target):
+            try:
+                mode = self.target.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return  # made when something is written
+        if not stat.S_ISDIR(mode):
+            raise UsageError("the target is no folder", where=str(self.target))
 
     def _require_plain(self, place: Path) -> None:
-        """Refuse links on the way: what is written through one lands somewhere else."""
-        for step in (*reversed(place.relative_to(self.target).parents[:-1]), place.relative_to(self.target)):
+        """Refuse links on the way: what is written through one lands somewhere else. And pipes, which never end."""
+        whole = place.relative_to(self.target)
+        for step in (*reversed(whole.parents[:-1]), whole):
             found = self.target / step
-            if found.is_symlink():
+            with disk_errors(found):
+                try:
+                    mode = found.lstat().st_mode
+                except (FileNotFoundError, NotADirectoryError):
+                    return
+            if stat.S_ISLNK(mode):
                 raise UsageError("a link is in the way", where=str(found), next_step="remove it, or render elsewhere")
-            if found == place and found.is_dir() and place.name not in {STAGING}:
-                raise UsageError("a folder is where a file should go", where=str(found))
-            if found != place and found.exists() and not found.is_dir():
+            if step != whole and not stat.S_ISDIR(mode):
                 raise UsageError("a file is where a folder should go", where=str(found))
+            if step == whole and not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+                raise UsageError(f"{what} is where a file should go", where=str(found))
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _checked(path: str) -> str:
-    """A path of the record; one that leaves the target was not written by us."""
-    parts = path.split("/")
-    if not path or path.startswith("/") or any(part in {"", ".", ".."} for part in parts) or "\0" in path:
-        raise ValueError(path)
-    return path

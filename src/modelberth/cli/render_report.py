@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from modelberth.adapters.rendered_tree import Kind
+from modelberth.adapters.rendered_tree import RECORD, Kind
 from modelberth.base.yamlio import write_documents
 from modelberth.cli import output
 from modelberth.flows.render import RenderResult, difference
@@ -61,6 +61,8 @@ def _strangers(result: RenderResult, *, written: bool) -> None:
     comparison = result.comparison
     if comparison is None or written:
         return
+    if comparison.record_differs and not any(each.kind != "unchanged" for each in comparison.changes):
+        output.talk(f"the record is not of these files: gitops/{result.tree.stack}/{RECORD}")
     output.talk(*(f"edited since it was rendered: {path}" for path in comparison.edited))
     output.talk(*(f"not written by berth: {path}" for path in comparison.foreign))
 
@@ -80,6 +82,7 @@ def _document(result: RenderResult, *, written: bool) -> dict[str, object]:
             {"path": each.path, "change": each.kind, "sha256": each.wanted.digest if each.wanted else None}
             for each in comparison.changes
         ],
+        "recordDiffers": comparison.record_differs,
         "edited": list(comparison.edited),
         "foreign": list(comparison.foreign),
         "secrets": str(result.secrets) if result.secrets else None,

@@ -13,7 +13,7 @@ from pathlib import Path
 from modelberth.adapters.rendered_tree import Change, Comparison, RenderedTree, WantedFile
 from modelberth.base.errors import UsageError
 from modelberth.flows.spec_file import SpecFile, read_spec_file
-from modelberth.flows.storage_secrets import write_secrets
+from modelberth.flows.storage_secrets import place_secrets, stack_secrets
 from modelberth.manifests.tree import Tree, stack_tree
 
 
@@ -56,7 +56,8 @@ def render(request: RenderRequest) -> RenderResult:
 
     Raises:
         SpecError, UsageError: the spec is not valid, or cannot be rendered for its platform.
-        Conflict: the target has files that are not as they were rendered, or another run is writing.
+        Conflict: the target has files that are not as they were rendered, or another run is writing; or its folder
+            of secrets is somebody else's.
         AuthError: the target may not be written, or there are no keys for `with_secrets`.
         DoesNotFit: the disk is full; nothing was changed.
     """
@@ -69,9 +70,9 @@ def render(request: RenderRequest) -> RenderResult:
     place = RenderedTree(target, tree.stack)
     if request.check:
         return RenderResult(tree, place.compare(files))
+    secrets = stack_secrets(spec.stack, os.environ) if request.with_secrets else None  # no keys: nothing is written
     comparison = place.write(files, overwrite=request.overwrite)
-    secrets = write_secrets(spec.stack, target, os.environ) if request.with_secrets else None
-    return RenderResult(tree, comparison, secrets)
+    return RenderResult(tree, comparison, place_secrets(spec.stack, target, secrets) if secrets else None)
 
 
 def _seen_from_script(spec: SpecFile, target: Path | None) -> str:
@@ -79,14 +80,26 @@ def _seen_from_script(spec: SpecFile, target: Path | None) -> str:
     script = (target or Path()) / "steps" / spec.stack.metadata.name
     try:
         return os.path.relpath(spec.path.resolve(), script.resolve())
-    except OSError as error:
-        raise UsageError("the target cannot be found", where=str(target), why=error.strerror or "") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise UsageError("the target cannot be found", where=str(target), why=_reason(error)) from error
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    return (error.strerror or "") if isinstance(error, OSError) else "its links lead in a circle"
 
 
 def difference(change: Change) -> str:
     """A change as a unified diff."""
-    before = (change.before or b"").decode(errors="replace").splitlines(keepends=True)
-    after = change.wanted.content.decode().splitlines(keepends=True) if change.wanted else []
+    wanted = change.wanted
     old = f"a/{change.path}" if change.before is not None else "/dev/null"
-    new = f"b/{change.path}" if change.wanted else "/dev/null"
-    return "".join(difflib.unified_diff(before, after, old, new))
+    new = f"b/{change.path}" if wanted else "/dev/null"
+    if wanted and change.before == wanted.content:
+        return f"diff {old} {new}\nold mode 100644\nnew mode 100755\n"
+    return "".join(difflib.unified_diff(_lines(change.before), _lines(wanted.content if wanted else None), old, new))
+
+
+def _lines(content: bytes | None) -> list[str]:
+    """Lines by newlines alone, as `patch` counts them; a last one without is marked as `diff` does."""
+    lines = [f"{line}\n" for line in (content or b"").decode(errors="replace").split("\n")]
+    last = lines.pop()
+    return lines if last == "\n" else [*lines, f"{last}\\ No newline at end of file\n"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -32,11 +33,11 @@ SECOND = files(a="two\n", c="two\n", script="#!/bin/sh\n# two\n")
 
 
 def content(target: Path) -> dict[str, str]:
-    """All files but the record."""
+    """All files but the record, and what is left for the next run to clear."""
     return {
         str(path.relative_to(target)): path.read_text()
         for path in sorted(target.rglob("*"))
-        if path.is_file() and path.name != RECORD
+        if path.is_file() and path.name != RECORD and STAGING not in path.parts
     }
 
 
@@ -110,28 +111,83 @@ def test_a_file_that_is_wanted_as_it_is_becomes_ours(tmp_path):
     assert kinds(tree(tmp_path).write(SECOND))[A] == "updated"
 
 
+def test_a_mode_that_matters_is_put_right_and_others_are_left(tmp_path):
+    """Disks that keep no modes call every file a program."""
+    tree(tmp_path).write(FIRST)
+    (tmp_path / A).chmod(0o755)
+    (tmp_path / SCRIPT).chmod(0o644)
+    assert kinds(tree(tmp_path).write(FIRST)) == {A: "unchanged", B: "unchanged", SCRIPT: "updated"}
+    assert os.access(tmp_path / SCRIPT, os.X_OK)
+
+
+def test_a_record_of_other_content_is_a_difference_and_is_put_right(tmp_path):
+    """As after a merge that took the record of one side: without it the next change would be called an edit."""
+    tree(tmp_path).write(FIRST)
+    record = tmp_path / "gitops/s" / RECORD
+    old = record.read_text()
+    tree(tmp_path).write(SECOND)
+    record.write_text(old)
+    found = tree(tmp_path).compare(SECOND)
+    assert (found.differs, found.record_differs) == (True, True)
+    tree(tmp_path).write(SECOND)
+    assert not tree(tmp_path).compare(SECOND).differs
+    assert tree(tmp_path).write(FIRST).edited == ()
+
+
 def test_what_is_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="the target is no folder"):
-        tree(tmp_path / "file").compare(FIRST)
+    for ask in (RenderedTree.compare, RenderedTree.write):
+        with pytest.raises(UsageError, match="the target is no folder"):
+            ask(tree(tmp_path / "file"), FIRST)
+        with pytest.raises(UsageError, match="cannot be read or written"):
+            ask(tree(tmp_path / ("x" * 300)), FIRST)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for number, (place, what) in enumerate(
-        [("gitops", "link"), (f"{BASE}/a.yaml", "link"), (f"{BASE}/a.yaml", "folder"), ("gitops/s", "file")]
+        [
+            ("gitops", "link"),
+            (A, "link"),
+            (A, "folder"),
+            ("gitops/s", "file"),
+            (A, "pipe"),
+            (STAGING, "link"),
+            (f"{STAGING}/lock", "link"),
+        ]
     ):
         target = tmp_path / str(number)
         at = target / place
         at.parent.mkdir(parents=True)
-        {"link": lambda at=at: at.symlink_to(elsewhere), "folder": at.mkdir, "file": at.touch}[what]()
-        with pytest.raises(UsageError, match=f"a {what} is"):
+        make = {
+            "link": lambda at: at.symlink_to(elsewhere / "new"),
+            "folder": Path.mkdir,
+            "file": Path.touch,
+            "pipe": os.mkfifo,
+        }
+        make[what](at)
+        with pytest.raises(UsageError, match=f"a {what} "):
             tree(target).write(FIRST)
         assert list(elsewhere.iterdir()) == []
 
 
+def test_in_the_folder_for_staging_only_what_is_ours_is_removed_and_no_link_is_followed(tmp_path):
+    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    (target / STAGING).mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "theirs").touch()
+    (target / STAGING / "mine").touch()
+    for name in ("new", "old"):
+        (target / STAGING / name).symlink_to(elsewhere)
+    tree(target).write(FIRST)
+    assert [path.name for path in (target / STAGING).iterdir()] == ["mine"]
+    assert [path.name for path in elsewhere.iterdir()] == ["theirs"]
+
+
 @pytest.mark.parametrize(
     "record",
-    ["{", "[]", '{"schemaVersion": "modelberth.dev/rendered/v9", "files": {}}',
-     '{"schemaVersion": "modelberth.dev/rendered/v1", "files": {"../../etc/passwd": "x"}}'],
+    ["{", "[]", "[" * 100_000, '{"schemaVersion": "modelberth.dev/rendered/v1", "files": []}',
+     '{"schemaVersion": "modelberth.dev/rendered/v1", "files": {"../../etc/passwd": "x"}}',
+     '{"schemaVersion": "modelberth.dev/rendered/v1", "files": {"gitops/s/\\ud800": "x"}}'],
+    ids=["no-json", "a-list", "deep", "files-a-list", "outside", "no-name"],
 )  # fmt: skip
 def test_a_record_that_is_not_ours_is_refused(tmp_path, record: str):
     tree(tmp_path).write(FIRST)
@@ -139,6 +195,30 @@ def test_a_record_that_is_not_ours_is_refused(tmp_path, record: str):
     with pytest.raises(IntegrityError, match="record"):
         tree(tmp_path).write(SECOND)
     assert content(tmp_path) == texts(FIRST)
+
+
+def test_a_record_of_a_later_version_is_named_as_one_whatever_it_holds(tmp_path):
+    tree(tmp_path).write(FIRST)
+    (tmp_path / "gitops/s" / RECORD).write_text('{"schemaVersion": "modelberth.dev/rendered/v9", "files": []}')
+    with pytest.raises(IntegrityError) as caught:
+        tree(tmp_path).write(SECOND)
+    assert "modelberth.dev/rendered/v9" in caught.value.why
+
+
+@pytest.mark.parametrize("path", [".git/HEAD", "berth.yaml", "gitops/other/base/a.yaml", f"gitops/s/{RECORD}"])
+def test_a_record_cannot_name_files_that_are_not_of_the_stack(tmp_path, path: str):
+    """It is a file like others in a repository: who writes it may not have anything removed."""
+    tree(tmp_path).write(FIRST)
+    theirs = tmp_path / path
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_text("theirs\n")
+    record = tmp_path / "gitops/s" / RECORD
+    record.write_text(json.dumps({
+        "schemaVersion": "modelberth.dev/rendered/v1", "files": {path: hashlib.sha256(b"theirs\n").hexdigest()},
+    }))  # fmt: skip
+    with pytest.raises(IntegrityError, match="record"):
+        tree(tmp_path).write(FIRST, overwrite=True)
+    assert theirs.exists()
 
 
 def test_the_record_says_what_was_written(tmp_path):
@@ -151,45 +231,57 @@ def test_the_record_says_what_was_written(tmp_path):
 # --- ends at any moment --------------------------------------------------------------------------------------
 
 VICTIM = textwrap.dedent("""
-    import os, signal, sys
+    import errno, os, signal, sys
     from pathlib import Path
     from modelberth.adapters.rendered_tree import RenderedTree, WantedFile
-    target, at = Path(sys.argv[1]), int(sys.argv[2])
-    wanted = [WantedFile(p, t.encode(), p.endswith(".sh")) for p, t in eval(sys.argv[3]).items()]
+    from modelberth.cli.errors import guard
+    target, at, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    wanted = [WantedFile(p, t.encode(), p.endswith(".sh")) for p, t in eval(sys.argv[4]).items()]
     seen = 0
 
     def strike(event, arguments):
         global seen
-        if event in {"os.rename", "os.link", "os.remove"} and str(target) in str(arguments[0]):
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
+        if event not in {"os.rename", "os.link", "os.remove"} or str(target) not in str(arguments[0]):
+            return
+        seen += 1
+        if seen - 1 == at:
+            print("struck", flush=True)
+        if seen - 1 == at and how in signal.Signals.__members__:
+            os.kill(os.getpid(), signal.Signals[how])
+        if seen - 1 == at and how == "hold":
+            sys.stdin.read()
+        if (seen - 1 == at and how == "fails once") or (seen - 1 >= at and how == "fails from then on"):
+            raise OSError(errno.EIO, "the disk has failed")
 
     sys.addaudithook(strike)
-    RenderedTree(target, "s").write(wanted)
+    sys.exit(guard(lambda: RenderedTree(target, "s").write(wanted) and 0))
 """)
 
 
-def killed_at(target: Path, step: int, wanted: list[WantedFile]) -> bool:
-    """Write in a process of its own that is killed before its n-th change of names; whether it was."""
-    done = subprocess.run(
-        [sys.executable, "-c", VICTIM, str(target), str(step), repr(texts(wanted))], capture_output=True, check=False
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
-    return done.returncode != 0
+def victim(target: Path, step: int, how: str, wanted: list[WantedFile]) -> list[str]:
+    return [sys.executable, "-c", VICTIM, str(target), str(step), how, repr(texts(wanted))]
+
+
+def struck_at(target: Path, step: int, how: str, wanted: list[WantedFile]) -> int | None:
+    """Write in a process that is struck before its n-th change of names; its exit code, None if it was not struck."""
+    done = subprocess.run(victim(target, step, how, wanted), capture_output=True, text=True, check=False)
+    assert "bug" not in done.stderr
+    return done.returncode if done.stdout else None
+
+
+THIRD = files(a="three\n", b="three\n")
 
 
 @pytest.mark.timeout(180)
 def test_a_run_that_was_killed_is_completed_by_the_next(tmp_path):
     """At every change of a name; afterwards the same stack, or another one, is rendered without a complaint."""
-    third = files(a="three\n", b="three\n")
     steps = 0
-    for following in (SECOND, third):
+    for following in (SECOND, THIRD):
         step = 0
         while True:
             target = tmp_path / f"{following is SECOND}-{step}"
             tree(target).write(FIRST)
-            if not killed_at(target, step, SECOND):
+            if struck_at(target, step, "SIGKILL", SECOND) is None:
                 break
             tree(target).write(following)
             assert content(target) == texts(following)
@@ -199,9 +291,129 @@ def test_a_run_that_was_killed_is_completed_by_the_next(tmp_path):
     assert steps >= 16
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("second", [1, 3, 6])
+def test_two_runs_that_were_killed_are_completed_by_a_third(tmp_path, second: int):
+    """Three contents are then about, and each file may have any of them."""
+    for first in range(9):
+        target = tmp_path / str(first)
+        tree(target).write(FIRST)
+        assert struck_at(target, first, "SIGKILL", SECOND) == -signal.SIGKILL
+        assert struck_at(target, second, "SIGKILL", THIRD) == -signal.SIGKILL
+        following = files(a="four\n", c="four\n")
+        tree(target).write(following)
+        assert content(target) == texts(following)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "fails once"])
+def test_a_run_that_is_stopped_or_fails_leaves_the_tree_as_it_was(tmp_path, how: str):
+    """At every change of a name, but for the last: when only the lock is left to go, all is done."""
+    step, ends = 0, []
+    while True:
+        target = tmp_path / str(step)
+        tree(target).write(FIRST)
+        record = (target / "gitops/s" / RECORD).read_bytes()
+        if (code := struck_at(target, step, how, SECOND)) is None:
+            break
+        ends.append(content(target) == texts(FIRST))
+        assert content(target) == texts(FIRST if ends[-1] else SECOND)
+        assert ((target / "gitops/s" / RECORD).read_bytes() == record) is ends[-1]
+        assert (target / STAGING).exists() is not ends[-1]
+        assert code == {"SIGINT": 130, "SIGTERM": 143}.get(how, 2 if ends[-1] else 0)
+        assert tree(target).write(THIRD).edited == ()
+        assert not (target / STAGING).exists()
+        step += 1
+    assert ends == [True] * (len(ends) - 1) + [False]
+    assert len(ends) >= 8
+
+
+@pytest.mark.timeout(180)
+def test_what_cannot_be_put_back_is_no_edit_either(tmp_path):
+    step = 0
+    while True:
+        target = tmp_path / str(step)
+        tree(target).write(FIRST)
+        if struck_at(target, step, "fails from then on", SECOND) is None:
+            break
+        tree(target).write(THIRD)
+        assert content(target) == texts(THIRD)
+        step += 1
+    assert step >= 8
+
+
 def test_of_two_runs_at_once_the_second_is_refused(tmp_path):
-    with tree(tmp_path)._staging(), pytest.raises(Conflict, match="another run"):
-        tree(tmp_path).write(FIRST)
+    tree(tmp_path).write(FIRST)
+    with subprocess.Popen(
+        victim(tmp_path, 3, "hold", SECOND), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "struck\n"
+        with pytest.raises(Conflict, match="another run"):
+            tree(tmp_path).write(THIRD)
+        first.communicate()
+    assert first.returncode == 0
+    assert content(tmp_path) == texts(SECOND)
+
+
+# --- who may what --------------------------------------------------------------------------------------------
+
+UNPRIVILEGED = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+OTHER_USER = 65534
+
+
+AS_OTHER_USER = textwrap.dedent("""
+    import os, sys
+    from pathlib import Path
+    from modelberth.adapters.rendered_tree import RenderedTree, WantedFile
+    from modelberth.base.errors import BerthError
+    wanted = [WantedFile(p, t.encode(), p.endswith(".sh")) for p, t in eval(sys.argv[1]).items()]
+    os.setgroups([])
+    os.setgid(int(sys.argv[2]))
+    os.setuid(int(sys.argv[2]))
+    try:
+        RenderedTree(Path(), "s").write(wanted)
+        print("written")
+    except BerthError as error:
+        print(type(error).__name__, error.where)
+""")
+
+
+def as_other_user(target: Path, wanted: list[WantedFile]) -> str:
+    """Write as somebody who is not root: `written`, or which error and where.
+
+    The folders above the target are the tests' alone, so it is where the process starts.
+    """
+    command = [sys.executable, "-c", AS_OTHER_USER, repr(texts(wanted)), str(OTHER_USER)]
+    return subprocess.run(command, cwd=target, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def given_away(target: Path) -> None:
+    for path in (target, *target.rglob("*")):
+        os.chown(path, OTHER_USER, OTHER_USER)
+
+
+@UNPRIVILEGED
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_may_not_be_written_or_read_is_named_and_nothing_changes(tmp_path, mode: int):
+    tree(tmp_path).write(FIRST)
+    given_away(tmp_path)
+    (tmp_path / B).parent.chmod(mode)
+    before = content(tmp_path)
+    assert as_other_user(tmp_path, SECOND) == f"AuthError {B}"
+    assert content(tmp_path) == before
+
+
+@UNPRIVILEGED
+def test_files_of_another_user_are_replaced_where_the_folders_allow_it(tmp_path):
+    """Linux gives such a file no second name (fs.protected_hardlinks), nor do some disks."""
+    tree(tmp_path).write(FIRST)
+    for path in (tmp_path, *(each for each in tmp_path.rglob("*") if each.is_dir())):
+        os.chown(path, OTHER_USER, OTHER_USER)
+    assert as_other_user(tmp_path, SECOND) == "written"
+    assert content(tmp_path) == texts(SECOND)
+
+
+# --- disks ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

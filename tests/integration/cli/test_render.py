@@ -12,6 +12,9 @@ from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.integration
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "step-05-llm-on-vllm"
+NAME = "step-05-llm-on-vllm"
+
 IMAGE = "registry.example/modelberth:0.1.0"
 WANTED = ("render", "--storage-container", "--image", IMAGE)
 
@@ -67,6 +70,7 @@ def test_every_option_can_be_a_variable(berth):
         (("--check",), "give -o DIR"),
         (("-o", "x", "--check", "--with-secrets"), "write nothing"),
         (("nowhere.yaml",), "there is no such file"),
+        ((EXAMPLE / "berth.yaml", "-o", "x" * 300), "File name too long"),
     ],
 )
 def test_a_wrong_use_says_what_there_is(berth, arguments, says):
@@ -83,9 +87,6 @@ def test_a_password_before_the_registry_is_not_shown(berth):
 
 
 # --- a stack -------------------------------------------------------------------------------------------------
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "step-05-llm-on-vllm"
-NAME = "step-05-llm-on-vllm"
 
 
 @pytest.fixture
@@ -144,6 +145,41 @@ def test_check_and_diff_write_nothing_and_say_what_would_change(berth, stack):
     assert written(stack.parent) == before
 
 
+def test_check_sees_a_record_that_is_not_of_the_files(berth, stack):
+    berth("render", stack, "-o", stack.parent)
+    (stack.parent / "gitops" / NAME / ".berth.json").unlink()
+    check = berth("render", stack, "-o", stack.parent, "--check")
+    assert (check.returncode, check.stdout) == (20, "15 files: 15 unchanged. Nothing was written.")
+    assert f"the record is not of these files: gitops/{NAME}/.berth.json" in check.stderr
+    assert json.loads(berth("render", stack, "-o", stack.parent, "--check", "--format", "json").stdout)["recordDiffers"]
+    berth("render", stack, "-o", stack.parent)
+    assert berth("render", stack, "-o", stack.parent, "--check").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="`patch` is missing")
+@pytest.mark.parametrize("edit", ["mine", "mine\n", "a\u2028b\x0cc\n", ""])
+def test_a_diff_is_one_that_patch_applies(berth, stack, edit: str):
+    berth("render", stack, "-o", stack.parent)
+    rendered = written(stack.parent)
+    (stack.parent / "gitops" / NAME / "base" / "kustomization.yaml").write_text(edit)
+    diff = berth("render", stack, "-o", stack.parent, "--diff").stdout
+    subprocess.run(["patch", "-p1", "-d", stack.parent], input=diff + "\n", text=True, check=True, capture_output=True)
+    assert written(stack.parent) == rendered
+
+
+def test_a_diff_says_what_becomes_a_program(berth, stack):
+    berth("render", stack, "-o", stack.parent)
+    (stack.parent / "steps" / NAME / "deploy.sh").chmod(0o644)
+    assert "old mode 100644\nnew mode 100755" in berth("render", stack, "-o", stack.parent, "--diff").stdout
+
+
+def test_links_in_a_circle_are_said(berth, stack):
+    (stack.parent / "circle").symlink_to("circle")
+    done = berth("render", stack, "-o", stack.parent / "circle")
+    assert done.returncode == 2
+    assert "circle" in done.stderr
+
+
 def test_an_edit_is_refused_and_can_be_overwritten(berth, stack):
     berth("render", stack, "-o", stack.parent)
     edited = stack.parent / "gitops" / NAME / "base" / "kustomization.yaml"
@@ -186,6 +222,52 @@ def test_without_keys_there_are_no_secrets(berth, stack):
     done = berth("render", stack, "-o", stack.parent, "--with-secrets", **none)
     assert done.returncode == 4
     assert "AWS_ACCESS_KEY_ID" in done.stderr
+    assert written(stack.parent) == {}
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": f"{CANARY}-a", "AWS_SECRET_ACCESS_KEY": f"{CANARY}-b", "AWS_SESSION_TOKEN": ""}
+
+
+@pytest.mark.parametrize("ignore", [None, "", "*.key\n", "*\n!*.yaml\n"])
+def test_secrets_do_not_go_into_a_folder_that_git_takes(berth, stack, ignore: str | None):
+    """Sealed secrets are often kept in one of that name."""
+    folder = stack.parent / "secrets"
+    folder.mkdir()
+    (folder / "sealed.yaml").write_text("theirs\n")
+    if ignore is not None:
+        (folder / ".gitignore").write_text(ignore)
+    before = written(folder.parent)
+    done = berth("render", stack, "-o", stack.parent, "--with-secrets", **KEYS)
+    assert done.returncode == 5
+    assert str(folder) in done.stderr
+    assert {path: content for path, content in written(stack.parent).items() if path.startswith("secrets/")} == before
+
+
+@pytest.mark.parametrize("ignore", ["*\n", "# nothing for Git\n*\n!.gitignore\n"])
+def test_a_folder_that_git_does_not_take_is_used_as_it_is(berth, stack, ignore: str):
+    folder = stack.parent / "secrets"
+    folder.mkdir()
+    (folder / ".gitignore").write_text(ignore)
+    (folder / "other").write_text("theirs\n")
+    for _ in range(2):
+        assert berth("render", stack, "-o", stack.parent, "--with-secrets", **KEYS).returncode == 0
+    assert (folder / ".gitignore").read_text() == ignore
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        ".gitignore", "minio-connection.yaml", "other",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["secrets", f"secrets/{NAME}", f"secrets/{NAME}/minio-connection.yaml"])
+def test_secrets_do_not_go_through_a_link(berth, stack, tmp_path, place: str):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = stack.parent / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    done = berth("render", stack, "-o", stack.parent, "--with-secrets", **KEYS)
+    assert done.returncode == 2
+    assert "a link is where a file of secrets should go" in done.stderr
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_keys_that_end_by_themselves_are_not_written_down(berth, stack):
