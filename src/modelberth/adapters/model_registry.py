@@ -45,7 +45,7 @@ class ModelRegistry:
     def __init__(self, url: str, *, token: str = "", ca: str | None = None) -> None:
         self.url = service_url(url)
         if ca:
-            _must_be_readable(ca)
+            tls_context(ca)
         self._base = BASES[0]
         self._token = token
         self._wire = Wire(verify=ca or True, attempts=4)
@@ -186,13 +186,6 @@ def service_url(text: str) -> str:
     for base in BASES:
         url = url.removesuffix(base)
     return url.rstrip("/")
-
-
-def _must_be_readable(ca: str) -> None:
-    try:
-        tls_context(ca)
-    except UsageError as error:
-        raise UsageError(error.what, where=ca, why=error.why, next_step="correct --ca") from None
 
 
 def _sent_to(answer: Answer) -> str:

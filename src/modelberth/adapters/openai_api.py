@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -268,7 +269,8 @@ class Endpoint:
         except httpx2.DecodingError as error:
             raise self._unexpected(path, "a body packed as its headers say", error) from error
         except httpx2.TransportError as error:
-            raise RemoteUnavailable("the endpoint does not answer", where=self.url + path, why=str(error)) from error
+            why = _reason(error)
+            raise RemoteUnavailable("the endpoint does not answer", where=self.url + path, why=why) from error
 
     def _refused(self, path: str, response: httpx2.Response) -> Exception:
         why = f"status {response.status_code}: {_excerpt(response.text)}"
@@ -287,6 +289,18 @@ class Endpoint:
             where=self.url + path,
             why=f"expected {expected}, got {_excerpt(str(found))}",
         )
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no answer: a certificate that is not trusted lies below the client's own errors."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({below.verify_message}); give the authority that signs it: --ca FILE"
+            )
+        below = below.__cause__ or below.__context__
+    return str(error)
 
 
 def _excerpt(text: str) -> str:

@@ -336,7 +336,7 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
     except (OSError, ssl.SSLError):
         raise UsageError(
             "the certificates cannot be read", where=str(verify), why="expected a file of PEM certificates",
-            next_step="correct --ca-bundle or AWS_CA_BUNDLE",
+            next_step="correct --ca or --ca-bundle, or the variable that names it",
         ) from None  # fmt: skip
 
 

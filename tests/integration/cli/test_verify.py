@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+
+from servers import make_certificates
 
 pytestmark = pytest.mark.integration
 NAME = "harbor"
@@ -141,23 +142,17 @@ def test_a_token_and_a_private_authority(berth, serve, tmp_path, http_server):
     done = berth("verify", serve(token=TOKEN), "--token-file", token)
     assert done.returncode == 0
     assert TOKEN not in done.stdout + done.stderr
-    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("openssl is not here: apt-get install openssl")
+    authority, certificate, key = make_certificates(tmp_path)
     server = http_server(handler(Behaviour))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
     url = server.url.replace("http:", "https:")
-    assert berth("verify", url, "--ca", certificate).returncode == 0
+    assert berth("verify", url, "--ca", authority).returncode == 0
     refused = berth("verify", url)
-    assert refused.returncode == 6
-    assert "certificate" in refused.stdout.lower()
+    assert (refused.returncode, "give the authority that signs it: --ca FILE" in refused.stdout) == (6, True)
+    unreadable = berth("verify", url, "--ca", tmp_path / "none.pem")
+    assert (unreadable.returncode, "none.pem" in unreadable.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("url", ["harbor", "ftp://x", "http://user:canary-password-1@127.0.0.1:1"])
