@@ -35,6 +35,7 @@ _UNREADABLE = 2
 @click.option("--select", multiple=True, metavar="ID", show_envvar=True, help="Only these rules.")
 @click.option("--ignore", multiple=True, metavar="ID", show_envvar=True, help="Not these rules.")
 @click.option("--fix", is_flag=True, show_envvar=True, help="Write the fixes that cannot change what is meant.")
+@click.option("--dry-run", is_flag=True, show_envvar=True, help="With --fix: say what would be written.")
 @click.option("--rules", is_flag=True, show_envvar=True, help="List the rules.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(("table", "wide", "json", "sarif", "name")), default="table",
@@ -42,7 +43,7 @@ _UNREADABLE = 2
 )  # fmt: skip
 def command(
     paths: tuple[Path, ...], *, platform: str | None, vllm: str | None, models: tuple[str, ...],
-    select: tuple[str, ...], ignore: tuple[str, ...], fix: bool, rules: bool, form: str,
+    select: tuple[str, ...], ignore: tuple[str, ...], fix: bool, dry_run: bool, rules: bool, form: str,
 ) -> int:  # fmt: skip
     """Check manifests, berth's own or anybody's, for what will not start, loses data or lies.
 
@@ -57,8 +58,10 @@ def command(
         return 0
     if not paths:
         raise click.UsageError("Name a file or a folder, or - for standard input.")
-    result = run_lint(LintRequest(paths, platform, vllm, named_models(models), select, ignore, fix))
-    show(result, form)
+    if dry_run and not fix:
+        raise click.UsageError("--dry-run says what --fix would write; it does nothing alone.")
+    result = run_lint(LintRequest(paths, platform, vllm, named_models(models), select, ignore, fix, dry_run))
+    show(result, form, dry_run=dry_run)
     if result.problems:
         return _UNREADABLE
     return max((_EXIT[each.severity] for each in result.findings), default=0)

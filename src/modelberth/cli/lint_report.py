@@ -7,7 +7,7 @@ from typing import Any
 
 from modelberth import __version__
 from modelberth.cli import output
-from modelberth.findings.lint.run import IGNORED_WITHOUT_REASON, RULES, LintFinding
+from modelberth.findings.lint.run import RULES, LintFinding
 from modelberth.findings.lint.sarif import sarif
 from modelberth.flows.lint import LintResult
 
@@ -15,27 +15,27 @@ SCHEMA_VERSION = "modelberth.dev/lint/v1"
 _SEVERITIES = ("high", "medium", "low")
 
 
-def show(result: LintResult, form: str) -> None:
-    """The findings."""
+def show(result: LintResult, form: str, *, dry_run: bool = False) -> None:
+    """The findings; with `dry_run` what is fixed only would be."""
     if form == "sarif":
         found = (*result.findings, *result.ignored)
-        output.document(sarif(found, (*result.rules, IGNORED_WITHOUT_REASON), __version__), "json")
+        output.document(sarif(found, result.rules, __version__, result.problems), "json")
     elif form == "json":
-        output.document(_document(result), "json")
+        output.document({**_document(result), "dryRun": dry_run}, "json")
     elif form == "name":
         if result.findings:
             output.data("\n".join(f"{_place(each)}: {each.rule.id}" for each in result.findings))
     else:
-        _table(result, wide=form == "wide")
+        _table(result, wide=form == "wide", fixed="would fix" if dry_run else "fixed")
     output.talk(*(problem.text(source) for source, problem in result.problems))
 
 
-def _table(result: LintResult, *, wide: bool) -> None:
-    lines = [f"fixed  {_place(each)}  {each.rule.id}  {each.hit.fix}" for each in result.fixed]
+def _table(result: LintResult, *, wide: bool, fixed: str) -> None:
+    lines = [f"{fixed}  {_place(each)}  {each.rule.id}  {each.hit.fix}" for each in result.fixed]
     for each in result.findings:
         lines.append(f"{_place(each)}  {each.severity}  {each.rule.id}  {each.rule.title}: {each.hit.message}")
         lines += [f"  why: {each.rule.why}"] if wide else []
-        lines.append(f"  fix: {each.hit.fix}" + ("   (--fix writes it)" if each.hit.replacement else ""))
+        lines.append(f"  fix: {each.hit.fix}" + ("   (--fix writes it)" if each.edit else ""))
     if wide:
         lines += [f"{_place(each)}  ignored  {each.rule.id}  {each.ignored}" for each in result.ignored]
     output.data("\n".join([*lines, _summary(result)]))
@@ -48,7 +48,7 @@ def _summary(result: LintResult) -> str:
     objects = "object" if result.objects == 1 else "objects"
     text = f"{found} in {result.files} {files} ({result.objects} {objects})"
     text += f", {len(result.ignored)} ignored" if result.ignored else ""
-    fixable = sum(1 for each in result.findings if each.hit.replacement)
+    fixable = sum(1 for each in result.findings if each.edit)
     text += f"; --fix writes {fixable} of them" if fixable else ""
     return text + "."
 
@@ -84,13 +84,13 @@ def _entry(each: LintFinding) -> dict[str, Any]:
         "message": each.hit.message,
         "why": each.rule.why,
         "fix": each.hit.fix,
-        "fixable": each.hit.replacement is not None,
+        "fixable": each.edit is not None,
     }
 
 
 def show_rules(form: str) -> None:
     """All rules."""
-    known = sorted((IGNORED_WITHOUT_REASON, *RULES), key=lambda each: each.number)
+    known = sorted(RULES, key=lambda each: each.number)
     if form == "json":
         output.document({
             "schemaVersion": "modelberth.dev/lint-rules/v1",

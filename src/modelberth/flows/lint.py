@@ -6,8 +6,8 @@ find files -> read every document -> read the models that are named -> run the r
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +18,24 @@ from modelberth.base.errors import Problem, Problems, SpecError, UsageError
 from modelberth.base.text import did_you_mean
 from modelberth.base.yamlio import LooseDocument, read_documents
 from modelberth.catalog.platforms import KINDS, Platform, platform, versions
+from modelberth.catalog.vllm import rules_for
+from modelberth.findings.lint.kustomize import KUSTOMIZATIONS, listed, listed_name, patches
 from modelberth.findings.lint.rules import Rule
 from modelberth.findings.lint.run import RULES, LintFinding, fixed, lint
 from modelberth.findings.lint.world import Manifest, World
 from modelberth.flows.model_source import read_model
 from modelberth.sizing.model import Model
 
-STDIN = "-"
+STDIN, _STDIN_NAME = "-", "<stdin>"
 _SUFFIXES = {".yaml", ".yml"}
 _NO_SUFFIX = {"Kustomization"}
 _SKIPPED = {".git", "node_modules", "__pycache__", ".berth-render"}
-_TEMPLATE = re.compile(rb"^\s*\{\{-?\s|:\s*\{\{-?\s*\.(?:Values|Release|Chart)\b", re.M)
+_LINE_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # YAML's own, by which lines are counted
+# Words of Go's templates, and none of Jinja's, whose chat templates stand in ConfigMaps.
+_TEMPLATE = re.compile(
+    rb"\{\{-?\s*(?:\.(?:Values|Release|Chart|Files|Capabilities)\b|/\*"
+    rb"|(?:if|else|end|range|with|define|include|template|tpl|toYaml)\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class LintRequest:
         select: ids of the rules that are wanted; all when empty.
         ignore: ids of the rules that are not.
         fix: write the safe fixes.
+        dry_run: write nothing, and say what would be.
     """
 
     paths: Sequence[Path]
@@ -52,6 +60,7 @@ class LintRequest:
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
     fix: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class LintResult:
         problems: files that could not be read, each with its place.
         files: how many files were read.
         objects: how many Kubernetes objects were in them.
-        fixed: the findings whose fix was written; they are not among `findings`.
+        fixed: the findings whose fix was written; they are not among `findings`. With `dry_run` they are still there.
         rules: those that were run.
     """
 
@@ -102,17 +111,23 @@ def run_lint(request: LintRequest) -> LintResult:
         except SpecError as error:
             problems += [(file.source, each) for each in error.problems.items]
     manifests = tuple(each for document in documents for each in _manifests(document))
+    laid_over = patches(manifests)
+    names = frozenset(posixpath.normpath(file.source) for file in files)
     world = World(
-        manifests,
-        frozenset(file.source for file in files),
+        tuple(each for each in manifests if posixpath.normpath(each.source) not in laid_over),
+        names,
         _platform(request),
         _models(request, manifests),
         _folders(files),
+        release=request.vllm,
+        patches=tuple(each for each in manifests if posixpath.normpath(each.source) in laid_over),
+        there=_there(manifests, names),
     )
-    lines = {file.source: file.content.decode("utf-8", "replace").splitlines() for file in files}
+    lines = {file.source: _LINE_ENDS.split(file.content.decode("utf-8", "replace")) for file in files}
     found = lint(world, lines, rules)
-    written = _write_fixes(files, found) if request.fix else ()
-    left = [each for each in found if each not in written]
+    written = _fixes(files, found, write=not request.dry_run) if request.fix else ()
+    gone = set() if request.dry_run else {id(each) for each in written}  # equality would compare whole documents
+    left = [each for each in found if id(each) not in gone]
     return LintResult(
         tuple(each for each in left if not each.ignored),
         tuple(each for each in left if each.ignored),
@@ -131,25 +146,29 @@ def _files(paths: Sequence[Path]) -> Iterable[_File]:
     seen: set[Path] = set()
     for path in paths or [Path()]:
         if str(path) == STDIN:
-            yield _File("<stdin>", None, sys.stdin.buffer.read())
+            yield _File(_STDIN_NAME, None, sys.stdin.buffer.read())
             continue
-        if not path.exists():
-            raise UsageError("there is no such file or folder", where=str(path))
-        for found in sorted(_below(path)) if path.is_dir() else [path]:
-            real = found.resolve()
-            if real not in seen and stat.S_ISREG(real.stat().st_mode):
-                seen.add(real)
-                with disk_errors(found):
+        with disk_errors(path):
+            if not path.exists():
+                raise UsageError("there is no such file or folder", where=str(path))
+            for found in sorted(_below(path)) if path.is_dir() else [path]:
+                real = found.resolve()
+                if real not in seen and real.is_file() and (found == path or real.is_relative_to(path.resolve())):
+                    seen.add(real)
                     yield _File(found.as_posix(), found, found.read_bytes())
 
 
 def _below(folder: Path) -> Iterable[Path]:
     """YAML files below a folder; links to folders are not followed, and so no loop is."""
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(each for each in folders if each not in _SKIPPED)
         for name in names:
             if Path(name).suffix in _SUFFIXES or name in _NO_SUFFIX:
                 yield Path(root) / name
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _folders(files: Sequence[_File]) -> dict[str, frozenset[str]]:
@@ -163,6 +182,20 @@ def _folders(files: Sequence[_File]) -> dict[str, frozenset[str]]:
         for parent in folder.parents:
             found.setdefault(parent.as_posix(), set())
     return {name: frozenset(names) for name, names in found.items()}
+
+
+def _there(manifests: Sequence[Manifest], files: frozenset[str]) -> frozenset[str]:
+    """What kustomizations list and the disk has, though it was not read."""
+    found = set()
+    for each in manifests:
+        for _, entry in listed(each) if each.source != _STDIN_NAME else ():
+            name = listed_name(each, entry)
+            if name in files:
+                continue
+            place = Path(each.source).parent / entry
+            if place.is_file() or any((place / file).is_file() for file in KUSTOMIZATIONS):
+                found.add(name)
+    return frozenset(found)
 
 
 def _read(file: _File) -> Iterable[LooseDocument]:
@@ -202,6 +235,8 @@ def _rules(request: LintRequest) -> tuple[Rule, ...]:
 
 
 def _platform(request: LintRequest) -> Platform | None:
+    if request.vllm:
+        rules_for(request.vllm)  # refuses what is no release
     if request.platform is None:
         return None
     kind, _, version = request.platform.partition(":")
@@ -222,15 +257,15 @@ def _models(request: LintRequest, manifests: Sequence[Manifest]) -> dict[str, Mo
 # --- fixes ---------------------------------------------------------------------------------------------------
 
 
-def _write_fixes(files: Sequence[_File], findings: Sequence[LintFinding]) -> tuple[LintFinding, ...]:
+def _fixes(files: Sequence[_File], findings: Sequence[LintFinding], *, write: bool) -> tuple[LintFinding, ...]:
     done: list[LintFinding] = []
     for file in files:
         here = [each for each in findings if each.source == file.source]
-        if file.path is None or not any(each.hit.replacement for each in here):
+        if file.path is None or not any(each.edit for each in here):
             continue
         mark = b"\xef\xbb\xbf" if file.content.startswith(b"\xef\xbb\xbf") else b""
         text, made = fixed(file.content.removeprefix(mark).decode(), here)
-        if made:
+        if made and write:
             write_file(file.path.resolve(), mark + text.encode())
-            done += made
+        done += made
     return tuple(done)

@@ -64,6 +64,16 @@ def test_fix_writes_what_is_safe_and_says_it(berth, tmp_path):
     assert berth("lint", path, "--fix").stdout.startswith("nothing found")
 
 
+def test_a_dry_run_says_what_it_would_write_and_writes_nothing(berth, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(OLD_PROFILE)
+    done = berth("lint", path, "--fix", "--dry-run")
+    assert done.returncode == 21
+    assert done.stdout.startswith("would fix")
+    assert path.read_text() == OLD_PROFILE
+    assert berth("lint", path, "--dry-run").returncode == 2
+
+
 def test_standard_input_and_lists():
     profile = {"apiVersion": "infrastructure.opendatahub.io/v1alpha1", "kind": "HardwareProfile"}
     both = json.dumps({"kind": "List", "apiVersion": "v1", "items": [profile]})
@@ -103,6 +113,59 @@ def test_a_folder_that_leads_into_itself(berth, tmp_path):
     assert done.stdout.count("MB-LINT-704") == 1
 
 
+def test_a_link_out_of_the_folder_is_neither_read_nor_fixed(berth, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.yaml").write_text(OLD_PROFILE)
+    (tmp_path / "in" / "link.yaml").symlink_to(tmp_path / "out.yaml")
+    (tmp_path / "in" / "nowhere.yaml").symlink_to(tmp_path / "gone.yaml")
+    done = berth("lint", tmp_path / "in", "--fix")
+    assert (done.returncode, done.stdout) == (0, "nothing found in 0 files (0 objects).")
+    assert (tmp_path / "out.yaml").read_text() == OLD_PROFILE
+    assert berth("lint", tmp_path / "in" / "link.yaml").returncode == 21
+
+
+def test_a_chat_template_is_no_helm_template(berth, tmp_path):
+    template = "{{- bos_token }}\n    {% if tools %}\n"
+    (tmp_path / "c.yaml").write_text(f"kind: ConfigMap\ndata:\n  chat.jinja: |\n    {template}")
+    (tmp_path / "helm.yaml").write_text('name: {{ include "x" . }}\n')
+    done = berth("lint", tmp_path)
+    assert done.returncode == 2
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == [f"{tmp_path}/helm.yaml:1:1"]
+    assert "this is a template" in done.stderr
+
+
+def test_an_overlay_alone_knows_its_base_and_takes_its_patches_for_no_objects(berth, tmp_path):
+    base, overlay = tmp_path / "base", tmp_path / "overlays" / "prod"
+    base.mkdir()
+    overlay.mkdir(parents=True)
+    (base / "kustomization.yaml").write_text("resources: []\n")
+    (overlay / "crd.json").write_text("{}")
+    (overlay / "kustomization.yaml").write_text(
+        "resources: [../../base, crd.json, ../../gone]\npatches: [{path: replicas.yaml}]\n"
+    )
+    (overlay / "replicas.yaml").write_text(
+        "kind: InferenceService\nmetadata: {name: m}\nspec: {predictor: {minReplicas: 2, model: {runtime: vllm}}}\n"
+    )
+    done = berth("lint", overlay, "-o", "json")
+    assert [each["message"] for each in json.loads(done.stdout)["findings"]] == ["../../gone is not there"]
+
+
+def test_the_context_that_the_original_cut_for_nothing(berth):
+    config = ROOT / "tests/data/model-configs/Mistral-Small-24B-Instruct-2501-quantized.w4a16.json"
+    done = berth("lint", ORIGINAL, "--model", f"mistral-small-24b={config}", "--select", "MB-LINT-903", "-o", "json")
+    (found,) = json.loads(done.stdout)["findings"]
+    assert found["message"].startswith("4,096 tokens are allowed; ")
+
+
+def test_a_release_alone_says_which_flags_it_knows(berth, tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        "kind: InferenceService\nmetadata: {name: m}\n"
+        "spec: {predictor: {model: {runtime: vllm, args: [--enable-log-requests]}}}\n"
+    )
+    assert "MB-LINT-208" in berth("lint", tmp_path, "--vllm", "0.9.1").stdout
+    assert "MB-LINT-208" not in berth("lint", tmp_path, "--vllm", "0.11.2").stdout
+
+
 def test_a_model_says_whether_it_fits(berth, tmp_path):
     shutil.copytree(EXAMPLE / "gitops", tmp_path / "gitops")
     config = ROOT / "tests/data/model-configs/Mistral-Small-24B-Instruct-2501.json"
@@ -119,6 +182,7 @@ def test_a_model_says_whether_it_fits(berth, tmp_path):
         ((), "Name a file or a folder"),
         (("nowhere",), "there is no such file or folder"),
         ((str(EXAMPLE), "--platform", "rhoai:2.0"), "known: rhoai:3.0"),
+        ((str(EXAMPLE), "--vllm", "banana"), "is no vLLM version"),
         ((str(EXAMPLE), "--select", "MB-LINT-999"), "no rule is named"),
         ((str(EXAMPLE), "--model", "nobody=x"), "no service is named 'nobody'"),
         ((str(EXAMPLE), "--model", "nobody"), "is not SERVICE=MODEL"),

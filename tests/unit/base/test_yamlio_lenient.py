@@ -42,11 +42,46 @@ BOMB = "a: &a [x, x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t", "a: *none", "&a [*a]", "[" * 5000, BOMB])
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t", "a: *none", "&a [*a]", "&a {<<: *a}", "[" * 5000, BOMB])
 def test_what_cannot_be_read_is_an_error(text: str):
     with pytest.raises(SpecError) as caught:
         read(text)
     assert caught.value.problems.items[0].message.startswith(("not YAML", "nested deeper"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, 1, "the key 'a' stands twice; first at line 1"),
+        ("a: {1: x, '1': y}\n", 1, 11, "the key '1' stands twice; first at line 1"),
+        ("a:\n  ? {b: c}\n  : d\n", 2, 5, "not YAML: a key must be plain text"),
+        ("a: {{ .Values.b }}\n", 1, 5, "not YAML: a key must be plain text"),
+        ("a: 1\nb: \x01\n", 2, 4, "not YAML: a character that YAML does not allow"),
+        ("[" * 201, 1, 201, "nested deeper than 200 levels"),
+    ],
+)
+def test_what_kustomize_would_refuse_is_said_at_its_place(text: str, line: int, column: int, message: str):
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    (problem,) = caught.value.problems.items
+    assert (problem.line, problem.column, problem.message) == (line, column, message)
+
+
+def test_merges_of_merges_and_who_wins():
+    text = "x: &x {a: 1, b: 1}\ny: &y {<<: *x, b: 2, c: 2}\nz: {c: 9, <<: [*y, {a: 7, d: 7}]}\n"
+    assert read(text)[0].data["z"] == {"a": 1, "b": 2, "c": 9, "d": 7}
+
+
+def test_sixties_are_text():
+    assert read("a: 1:30\nb: 1:30.5\nc: 0x10\n")[0].data == {"a": "1:30", "b": "1:30.5", "c": 16}
+
+
+def test_only_what_can_be_replaced_has_a_span():
+    text = "\N{ROCKET}: x\na: &n 1\nb: !!str 2\nc: |\n  3\nd: *n\ne: '5'\n"
+    (document,) = read(text)
+    assert {path: text[span.start : span.end] for path, span in document.spans.items()} == {
+        ("\N{ROCKET}",): "x", ("e",): "'5'",
+    }  # fmt: skip
 
 
 def test_no_tag_makes_an_object():

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from modelberth.base.text import names_secret
 from modelberth.catalog import flags
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import Argument, ServedModel, World
@@ -18,6 +19,9 @@ _CRUTCHES = {
     "VLLM_NO_HW_METRICS": "vLLM reads no such variable",
     "VLLM_ATTENTION_BACKEND": "the engine picks what the GPU can; a fixed one breaks with the next image",
 }
+_ENGINES = {"InferenceService", "LLMInferenceService", "ServingRuntime", "ClusterServingRuntime"}
+_FOR_TOOLS = 8192
+"""Tokens below which tool calls are said to have no room (adnan-drina/rhoai3-demo, commits e416d330 and 6a06c623)."""
 _MANY = {"allowed-origins", "middleware", "lora-modules", "served-model-name", "override-generation-config"}
 
 
@@ -108,7 +112,8 @@ def one_word(world: World) -> Iterator[Hit]:
             if re.fullmatch(r"[\w.-]+ +\S.*", each.flag, re.S):
                 flag, _, value = each.flag.partition(" ")
                 word = f"--{flag}={value.strip()}" + (f"={each.value}" if each.value else "")
-                yield _hit(each, f"'--{each.flag}' is one word", f"write {word}", replacement=word)
+                shown = _shown(flag, value.strip())
+                yield _hit(each, f"'--{flag} {shown}' is one word", f"write --{flag}={shown}", replacement=word)
 
 
 @rule(
@@ -125,7 +130,8 @@ def two_words(world: World) -> Iterator[Hit]:
             where = (id(each.manifest), each.path)
             if each.words == 2 and "env" not in each.path and where not in seen:
                 seen.add(where)
-                yield _hit(each, f"--{each.flag} and {each.value} are two words", f"write --{each.flag}={each.value}")
+                shown = _shown(each.flag, each.value)
+                yield _hit(each, f"--{each.flag} and {shown} are two words", f"write --{each.flag}={shown}")
 
 
 @rule(
@@ -138,14 +144,31 @@ def unknown_flag(world: World) -> Iterator[Hit]:
     """Flags against the release of the platform, or against all releases where none is known."""
     for service in filter(lambda each: each.is_vllms_server, world.served):
         for each in service.arguments:
-            problem = flag_problem(each.flag, each.value or None, world.platform.vllm) if world.platform else ""
-            unheard = not world.platform and flags.flag(each.flag) is None
+            problem = flag_problem(each.flag, each.value or None, world.vllm) if world.vllm else ""
+            unheard = not world.vllm and flags.flag(each.flag) is None
             if "needs a value" in problem or "stands alone" in problem or " " in each.flag:
                 continue  # how they are written is for other rules
             if problem or unheard:
                 yield _hit(
                     each, problem or f"--{each.flag} is no flag of any vLLM", "remove it, or write its name as it is"
                 )
+
+
+@rule(
+    209,
+    "medium",
+    "tool calls in too short a context",
+    "The schemas of thirty tools alone take 12 to 16 thousand tokens: the request of an agent is refused as too long.",
+)
+def short_for_tools(world: World) -> Iterator[Hit]:
+    """max-model-len beside enable-auto-tool-choice."""
+    for service in world.served:
+        asked = service.argument("max-model-len")
+        if asked and asked.value.isdigit() and int(asked.value) < _FOR_TOOLS and (
+            service.argument("enable-auto-tool-choice")
+        ):  # fmt: skip
+            message = f"{int(asked.value):,} tokens for prompt, tools and answer of {service.name}"
+            yield _hit(asked, message, f"--max-model-len={_FOR_TOOLS} or more")
 
 
 @rule(
@@ -156,11 +179,12 @@ def unknown_flag(world: World) -> Iterator[Hit]:
 )
 def crutches(world: World) -> Iterator[Hit]:
     """Variables of engines."""
-    for service in world.served:
-        for index, name, _ in service.container.environment:
-            if name in _CRUTCHES:
-                path = (*service.container.path, "env", index, "name")
-                yield Hit(service.manifest, path, f"{name}: {_CRUTCHES[name]}", "remove it")
+    for container in world.containers:
+        if container.manifest.kind in _ENGINES:
+            for index, name, _ in container.environment:
+                if name in _CRUTCHES:
+                    path = (*container.path, "env", index, "name")
+                    yield Hit(container.manifest, path, f"{name}: {_CRUTCHES[name]}", "remove it")
 
 
 @rule(
@@ -182,12 +206,17 @@ def _hit(argument: Argument, message: str, fix: str, *, replacement: str | None 
     return Hit(argument.manifest, argument.path, message, fix, replacement)
 
 
+def _shown(flag: str, value: str) -> str:
+    """A value as it may be shown: that of --api-key is a secret."""
+    return "..." if names_secret(flag) else value
+
+
 def served_flags(service: ServedModel) -> dict[str, str]:
     """The arguments of a service by flag, the last of each."""
     return {each.flag: each.value for each in service.arguments}
 
 
 RULES = (
-    no_parser, parser_alone, relative_template, remote_code, twice, one_word, two_words, unknown_flag, crutches,
-    other_name,
+    no_parser, parser_alone, relative_template, remote_code, twice, one_word, two_words, unknown_flag,
+    short_for_tools, crutches, other_name,
 )  # fmt: skip

@@ -171,7 +171,7 @@ def _flags(world: World, service: ServedModel) -> EngineFlags | None:
     except ValueError:
         return None
     return EngineFlags(
-        vllm=world.platform.vllm if world.platform else None,
+        vllm=world.vllm,
         tensor_parallel=service.tensor_parallel,
         max_model_len=count("max-model-len"),
         gpu_memory_utilization=share,

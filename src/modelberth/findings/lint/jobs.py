@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from modelberth.base.yamlio import Path
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import Container, Manifest, World, items, mapping, text
 
@@ -106,12 +107,13 @@ def _is_loose(image: str) -> bool:
     "Without a deadline it hangs for ever on a store that is away; without a time to live its pods stay.",
 )
 def endless(world: World) -> Iterator[Hit]:
-    """Jobs without deadline, retries or time to live."""
-    for job in world.of_kind("Job"):
-        wanted = ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
-        missing = [each for each in wanted if job.get("spec", each) is None]
+    """Jobs without deadline, retries or time to live; those of a CronJob are cleared by its history limits."""
+    wanted = ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+    for job in world.of_kind("Job", "CronJob"):
+        path: Path = ("spec",) if job.kind == "Job" else ("spec", "jobTemplate", "spec")
+        missing = [each for each in wanted[: 3 if job.kind == "Job" else 2] if job.get(*path, each) is None]
         if missing:
-            yield Hit(job, ("spec",), f"{job.name} has no {', '.join(missing)}", "set them", of_key=True)
+            yield Hit(job, path, f"{job.name} has no {', '.join(missing)}", "set them", of_key=True)
 
 
 @rule(
@@ -205,11 +207,27 @@ def grepped(world: World) -> Iterator[Hit]:
                 yield Hit(container.manifest, path, "JSON of the registry is searched as text", fix)
 
 
+@rule(
+    612,
+    "low",
+    "a Job that asks for no processor or memory",
+    "It is the first to be evicted where memory is short, and a queue or a quota may refuse it.",
+)
+def no_requests(world: World) -> Iterator[Hit]:
+    """Requests of Jobs' containers."""
+    for container in _of_jobs(world):
+        requests, limits = (mapping(container.get("resources", side)) for side in ("requests", "limits"))
+        missing = [each for each in ("cpu", "memory") if each not in requests and each not in limits]
+        if missing:
+            message = f"{container.manifest.name} asks for no {' and no '.join(missing)}"
+            yield Hit(container.manifest, container.path, message, "resources: {requests: ...}", of_key=True)
+
+
 def _of_jobs(world: World) -> Iterator[Container]:
     return (each for each in world.containers if each.manifest.kind in _JOBS)
 
 
 RULES = (
     two_schemes, swallowed, counted, run_time_install, loose_image, endless, no_disk, job_in_sync, claim_before_pod,
-    offline, grepped,
+    offline, grepped, no_requests,
 )  # fmt: skip

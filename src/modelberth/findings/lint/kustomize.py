@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from modelberth.base.yamlio import Path
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import Manifest, World, items, mapping, text
 
-_FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# Fields that are lists of files and folders, or of mappings with a `path`, or of generators with `files` and `envs`.
+_LISTS = (
+    "resources", "bases", "components", "crds", "configurations", "generators", "transformers", "validators",
+    "patchesStrategicMerge",
+)  # fmt: skip
+_OF_PATHS = ("patches", "patchesJson6902", "replacements")
+_GENERATORS = ("configMapGenerator", "secretGenerator")
+_ELSEWHERE = ("git@", "git::", "github.com/")
 _DEPRECATED = {
     "bases": "list the folders in resources",
     "commonLabels": "labels, with includeSelectors only where selectors are meant: they cannot be changed later",
@@ -30,13 +40,12 @@ _SAME = {"w4a16": "int4", "awq": "int4", "gptq": "int4", "w8a8": "int8"}
 def missing(world: World) -> Iterator[Hit]:
     """Resources of kustomizations."""
     for each in _kustomizations(world):
-        folder = posixpath.dirname(each.source)
-        for index, entry in enumerate(items(each.get("resources"))):
-            path = posixpath.normpath(posixpath.join(folder, text(entry)))
-            if "://" in text(entry) or "?ref=" in text(entry) or path in world.files or path in world.folders:
-                continue
-            if posixpath.dirname(path) in world.folders:
-                yield Hit(each, ("resources", index), f"{text(entry)} is not there", "write it, or take it out")
+        for path, entry in listed(each):
+            name = listed_name(each, entry)
+            here = {name, *(posixpath.join(name, file) for file in KUSTOMIZATIONS)}
+            if not here & (world.files | world.there):
+                what = "has no kustomization" if name in world.folders else "is not there"
+                yield Hit(each, path, f"{entry} {what}", "write it, or take it out")
 
 
 @rule(
@@ -47,24 +56,54 @@ def missing(world: World) -> Iterator[Hit]:
 )
 def unlisted(world: World) -> Iterator[Hit]:
     """Files of objects beside a kustomization that does not name them."""
-    listed: dict[str, set[str]] = {}
-    for each in _kustomizations(world):
-        folder = posixpath.dirname(each.source)
-        listed[folder] = {posixpath.normpath(posixpath.join(folder, text(entry))) for key in ("resources", "patches")
-                          for entry in _paths(each, key)}  # fmt: skip
-    seen = set()
+    named = {listed_name(each, entry) for each in _kustomizations(world) for _, entry in listed(each)}
+    folders = {posixpath.dirname(each.source) for each in _kustomizations(world)}
+    seen = set(named)
     for each in world.manifests:
-        folder = posixpath.dirname(each.source)
-        if each.kind and folder in listed and each.source not in listed[folder] and each.source not in seen:
-            seen.add(each.source)
-            if posixpath.basename(each.source) not in _FILES:
-                message = f"{posixpath.basename(each.source)} is in no kustomization"
-                yield Hit(each, ("kind",), message, "list it, or move it away")
+        source = posixpath.normpath(each.source)
+        if not each.kind or source in seen or posixpath.basename(source) in KUSTOMIZATIONS:
+            continue
+        if posixpath.dirname(each.source) in folders:
+            seen.add(source)
+            yield Hit(
+                each, ("kind",), f"{posixpath.basename(source)} is in no kustomization", "list it, or move it away"
+            )
 
 
-def _paths(kustomization: Manifest, key: str) -> Iterator[str]:
-    for entry in items(kustomization.get(key)):
-        yield text(mapping(entry).get("path")) if isinstance(entry, dict) else text(entry)
+def listed(kustomization: Manifest) -> Iterator[tuple[Path, str]]:
+    """Every file and folder that a kustomization names, with the place of that; what is not local or inline is not."""
+    if posixpath.basename(kustomization.source) not in KUSTOMIZATIONS:
+        return
+    found: list[tuple[Path, Any]] = []
+    for key in _LISTS:
+        found += [((key, index), entry) for index, entry in enumerate(items(kustomization.get(key)))]
+    for key in _OF_PATHS:
+        for index, entry in enumerate(items(kustomization.get(key))):
+            found.append(((key, index, "path"), mapping(entry).get("path")))
+    for key in _GENERATORS:
+        for index, entry in enumerate(items(kustomization.get(key))):
+            for part in ("files", "envs"):
+                words = items(mapping(entry).get(part))
+                found += [((key, index, part, at), text(word).rpartition("=")[2]) for at, word in enumerate(words)]
+    for path, entry in found:
+        name = text(entry)
+        if name and "\n" not in name and "://" not in name and "?" not in name and not name.startswith(_ELSEWHERE):
+            yield path, name
+
+
+def listed_name(kustomization: Manifest, entry: str) -> str:
+    """The name of what a kustomization lists, as the names of files are written."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(kustomization.source), entry))
+
+
+def patches(manifests: Iterable[Manifest]) -> frozenset[str]:
+    """Names of the files that kustomizations lay over other objects."""
+    return frozenset(
+        listed_name(each, entry)
+        for each in manifests
+        for path, entry in listed(each)
+        if path[0] in {"patches", "patchesStrategicMerge", "patchesJson6902"}
+    )
 
 
 @rule(
@@ -119,7 +158,7 @@ def _precisions(words: str) -> set[str]:
 
 
 def _kustomizations(world: World) -> Iterator[Manifest]:
-    return (each for each in world.manifests if posixpath.basename(each.source) in _FILES)
+    return (each for each in world.manifests if posixpath.basename(each.source) in KUSTOMIZATIONS)
 
 
 RULES = (missing, unlisted, deprecated, two_namespaces, wrong_precision)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from modelberth.base.yamlio import Position
+from modelberth.base.yamlio import Position, Span
 from modelberth.findings.lint import (
     engine,
     fit,
@@ -21,12 +21,9 @@ from modelberth.findings.lint import (
 from modelberth.findings.lint.rules import Hit, Rule, Severity, rule
 from modelberth.findings.lint.world import World, text
 
-RULES: tuple[Rule, ...] = (
-    *storage.RULES, *engine.RULES, *scheduling.RULES, *resources.RULES, *security.RULES, *jobs.RULES, *versions.RULES,
-    *kustomize.RULES, *fit.RULES,
-)  # fmt: skip
 ANNOTATION = "modelberth.dev/lint-ignore"
 _COMMENT = re.compile(r"#\s*berth-lint:\s*ignore\s+(?P<ids>MB-LINT-\d+(?:\s*,\s*MB-LINT-\d+)*)\s*(?P<reason>.*)$")
+_PLAIN = re.compile(r"[\w./:@=+-]+(?: [\w./:@=+-]+)*")  # what needs no quotes and no escapes
 _NOTE = re.compile(r"(?P<id>MB-LINT-\d+)\s*(?::\s*(?P<reason>[^;]*))?")
 
 
@@ -42,6 +39,10 @@ def no_reason(_world: World) -> Iterator[Hit]:
 
 
 IGNORED_WITHOUT_REASON = no_reason
+RULES: tuple[Rule, ...] = (
+    no_reason, *storage.RULES, *engine.RULES, *scheduling.RULES, *resources.RULES, *security.RULES, *jobs.RULES,
+    *versions.RULES, *kustomize.RULES, *fit.RULES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class LintFinding:
         """How bad it is."""
         return self.rule.severity
 
+    @property
+    def edit(self) -> tuple[Span, str] | None:
+        """What a safe fix replaces and by what, quotes aside; None where only people can fix it."""
+        after, manifest = self.hit.replacement, self.hit.manifest
+        if after is None or self.ignored is not None or not _PLAIN.fullmatch(after):
+            return None
+        span = manifest.document.spans.get((*manifest.base, *self.hit.path))
+        return (span, after) if span else None
+
 
 def lint(world: World, lines: Mapping[str, Sequence[str]], rules: Iterable[Rule] = RULES) -> tuple[LintFinding, ...]:
     """Every finding, by file and line; what is ignored among them, with its reason.
@@ -78,9 +88,10 @@ def lint(world: World, lines: Mapping[str, Sequence[str]], rules: Iterable[Rule]
         lines: the lines of each file, for the comments in them.
         rules: those that are asked for.
     """
-    found = [_finding(each, hit) for each in rules for hit in each.check(world)]
+    asked = tuple(rules)
+    found = [_finding(each, hit) for each in asked for hit in each.check(world)]
     marked = [_with_ignore(each, lines.get(each.source, ())) for each in found]
-    bare = [_bare(each) for each in marked if each.ignored == ""]
+    bare = [_bare(each) for each in marked if each.ignored == ""] if IGNORED_WITHOUT_REASON in asked else []
     ordered = sorted({_key(each): each for each in (*marked, *bare)}.items())
     return tuple(each for _, each in ordered)
 
@@ -129,23 +140,12 @@ def fixed(content: str, findings: Iterable[LintFinding]) -> tuple[str, tuple[Lin
         content: the text that the findings are of.
         findings: of this file; those that are ignored or have no safe fix are passed over.
     """
-    edits: dict[tuple[int, int], LintFinding] = {}
+    edits: dict[tuple[int, int], tuple[str, list[LintFinding]]] = {}
     for each in findings:
-        span = each.hit.manifest.document.spans.get((*each.hit.manifest.base, *each.hit.path))
-        if each.hit.replacement is not None and each.ignored is None and span is not None:
-            edits.setdefault((span.start, span.end), each)
-    done = []
-    for (start, end), each in sorted(edits.items(), reverse=True):
-        written = _scalar(content[start:end], each.hit.replacement or "")
-        if written is not None:
-            content = content[:start] + written + content[end:]
-            done.append(each)
-    return content, tuple(reversed(done))
-
-
-def _scalar(before: str, after: str) -> str | None:
-    """The new text of a scalar, in the quotes of the old one; None where it is written over several lines."""
-    if "\n" in before or not re.fullmatch(r"[\w./:@=+-]+(?: [\w./:@=+-]+)*", after):
-        return None
-    quote = before[:1] if before[:1] in {'"', "'"} else ""
-    return f"{quote}{after}{quote}"
+        if each.edit:
+            span, after = each.edit
+            edits.setdefault((span.start, span.end), (after, []))[1].append(each)
+    for (start, end), (after, _) in sorted(edits.items(), reverse=True):
+        quote = content[start] if content[start] in "'\"" else ""
+        content = content[:start] + quote + after + quote + content[end:]
+    return content, tuple(each for _, (_, group) in sorted(edits.items()) for each in group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from modelberth.findings.lint.rules import Hit, rule
 from modelberth.findings.lint.world import (  # fmt: skip
@@ -18,7 +18,6 @@ from modelberth.findings.lint.world import (  # fmt: skip
 )
 
 _QUEUED = {"Job", "CronJob", "Deployment", "StatefulSet", "Pod"}
-_DISK = "ephemeral-storage"
 
 
 @rule(
@@ -75,13 +74,16 @@ def profile_and_placement(world: World) -> Iterator[Hit]:
     "A workload that asks for what its ClusterQueue does not cover is inadmissible and waits for ever.",
 )
 def uncovered(world: World) -> Iterator[Hit]:
-    """Requests for disk in a queue that does not cover it."""
-    for service in world.served:
-        covered = _covered(world, service.manifest)
-        path = (*service.container.path, "resources", "requests", _DISK)
-        if covered and _DISK not in covered and service.manifest.get(*path) is not None:
-            message = f"{_DISK} is asked for; the ClusterQueue covers {', '.join(sorted(covered))}"
-            yield Hit(service.manifest, path, message, "remove the request, or add the resource to the quota")
+    """What pods of a queue ask for beside what its ClusterQueue covers; a limit alone is a request too."""
+    for container in world.containers:
+        covered = _covered(world, container.manifest)
+        for side in ("requests", "limits") if covered else ():
+            for name in mapping(container.get("resources", side)):
+                if name in covered or (side == "limits" and container.get("resources", "requests", name) is not None):
+                    continue
+                path = (*container.path, "resources", side, name)
+                message = f"{name} is asked for; the ClusterQueue covers {', '.join(sorted(covered))}"
+                yield Hit(container.manifest, path, message, "remove it, or add the resource to the quota")
 
 
 @rule(
@@ -95,7 +97,7 @@ def no_queue(world: World) -> Iterator[Hit]:
     queues = {(each.namespace, each.name) for each in world.of_kind("LocalQueue")}
     for each in world.manifests if queues else ():
         name = _queue_of(each)
-        if name and (each.namespace, name) not in queues:
+        if name and not has(queues, each.namespace, name):
             message = f"no LocalQueue {name} in namespace {each.namespace or 'default'}"
             yield Hit(each, ("metadata", "labels", QUEUE_LABEL), message, _known(queues))
 
@@ -232,14 +234,20 @@ def no_zero(world: World) -> Iterator[Hit]:
     """InferenceServices that mean to be stopped."""
     for service in world.served:
         mode = text(service.manifest.annotations.get("serving.kserve.io/deploymentMode"))
+        plain = mode in {"RawDeployment", "Standard"} or (not mode and world.is_openshift_ai)
         path = ("spec", "predictor", "minReplicas")
-        if mode in {"RawDeployment", "Standard"} and service.manifest.get(*path) == 0:
+        if plain and service.manifest.get(*path) == 0:
             fix = 'annotation serving.kserve.io/stop: "true" stops it'
             yield Hit(service.manifest, path, f"{service.name} starts one pod all the same", fix)
 
 
 def _queue_of(manifest: Manifest) -> str:
     return text(manifest.labels.get(QUEUE_LABEL))
+
+
+def has(known: Collection[tuple[str, str]], namespace: str, name: str) -> bool:
+    """Whether something of that name is in a namespace; a namespace that is left out may be any."""
+    return any(one == name and (not namespace or not there or namespace == there) for there, one in known)
 
 
 def _known(queues: set[tuple[str, str]]) -> str:
@@ -250,7 +258,7 @@ def cluster_queue_of(world: World, manifest: Manifest) -> Manifest | None:
     """The ClusterQueue behind a workload's LocalQueue, where both are among the manifests."""
     name = _queue_of(manifest)
     for local in world.of_kind("LocalQueue"):
-        if name and (local.namespace, local.name) == (manifest.namespace, name):
+        if name and has({(local.namespace, local.name)}, manifest.namespace, name):
             target = text(local.get("spec", "clusterQueue"))
             return next((each for each in world.of_kind("ClusterQueue") if each.name == target), None)
     return None

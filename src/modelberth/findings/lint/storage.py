@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 
+from modelberth.base.yamlio import Path
 from modelberth.findings.lint.rules import Hit, rule
-from modelberth.findings.lint.world import World, mapping, text
+from modelberth.findings.lint.world import Manifest, World, items, mapping, text
 
 # The end of a name that holds a secret: MINIO_SECRET_KEY, rootPassword, HF_TOKEN, and not TOKENIZER_MODE.
 _SECRET_NAME = re.compile(
     r"(?:secret|password|passwd|token|credentials?|access[-_]?key|api[-_]?key|private[-_]?key)(?:[-_]?(?:id|key))*$",
     re.IGNORECASE,
 )
-_REFERENCE = re.compile(r"\$\{?\(?[A-Za-z_]|<[^>]+>|^$|x{3,}|changeme|placeholder", re.IGNORECASE)
+_REFERENCE = re.compile(r"^\$[A-Za-z_]|\$[{(]|<[^>]+>|^$|x{3,}|changeme|replace.?me|placeholder", re.IGNORECASE)
+# What is a key by its form, whatever it is called: AWS, Hugging Face, GitHub, a private key.
+_KNOWN_FORMS = re.compile(
+    r"\bA[KS]IA[0-9A-Z]{16}\b|\bhf_[A-Za-z]{30,}\b|\bgh[pousr]_\w{36,}|BEGIN (?:[A-Z]+ )?PRIVATE KEY"
+)
+_IN_JSON = re.compile(r'"(?:secret_access_key|access_key_id)"\s*:\s*"[^"]')
 _SET_IN_SCRIPT = re.compile(
     r"(?i)(?:secret[\w-]*key|access[\w-]*key(?:[\w-]*id)?|password)['\"]?\s*[:=]\s*['\"]([^'\"$<{\s]{6,})['\"]"
 )
@@ -72,22 +79,39 @@ def storage_config(world: World) -> Iterator[Hit]:
     "Whoever reads the repository reads the key; base64 hides nothing.",
 )
 def secret_values(world: World) -> Iterator[Hit]:
-    """Secrets with values that are keys."""
-    for secret in world.of_kind("Secret"):
+    """Secrets and ConfigMaps with values that are keys, and what kustomizations make them of."""
+    fix = "reference it: External Secrets, a sealed Secret, or kubectl create secret"
+    for each in (*world.manifests, *world.patches):
+        for path, key, value in _values(each):
+            if _holds_secret(key, value):
+                yield Hit(each, path, f"{path[0]}: {key} has its value in the file", fix)
+                break  # one is enough to take the whole of it out
+
+
+def _values(manifest: Manifest) -> Iterator[tuple[Path, str, str]]:
+    if manifest.kind in {"Secret", "ConfigMap"}:
         for part in ("stringData", "data"):
-            for key, value in mapping(secret.get(part)).items():
-                if _holds_secret(key, text(value)):
-                    yield Hit(
-                        secret, (part, key), f"{part}.{key} has its value in the file",
-                        "reference it: External Secrets, a sealed Secret, or kubectl create secret",
-                    )  # fmt: skip
-                    break
+            for key, value in mapping(manifest.get(part)).items():
+                plain = _decoded(text(value)) if (manifest.kind, part) == ("Secret", "data") else text(value)
+                yield (part, key), key, plain
+    for part in ("secretGenerator", "configMapGenerator"):
+        for index, each in enumerate(items(manifest.get(part))):
+            for at, word in enumerate(items(mapping(each).get("literals"))):
+                key, _, value = text(word).partition("=")
+                yield (part, index, "literals", at), key, value.strip("'\"")
+
+
+def _decoded(value: str) -> str:
+    try:
+        return b64decode(value, validate=True).decode()
+    except ValueError:
+        return value  # a placeholder that somebody replaces later, or no text
 
 
 def _holds_secret(key: str, value: str) -> bool:
-    if not value or _REFERENCE.search(value):
+    if not value or not _is_secret(key, value):
         return False
-    return bool(_SECRET_NAME.search(key)) or '"secret_access_key"' in value
+    return bool(_SECRET_NAME.search(key) or _IN_JSON.search(value) or _KNOWN_FORMS.search(value))
 
 
 @rule(
@@ -100,12 +124,18 @@ def plain_credentials(world: World) -> Iterator[Hit]:
     """Variables that are keys and have a plain value; keys in scripts."""
     for container in world.containers:
         for index, name, value in container.environment:
-            if value and _SECRET_NAME.search(name) and _is_secret(name, value):
+            known = _SECRET_NAME.search(name) or _KNOWN_FORMS.search(value)
+            if value and known and _is_secret(name, value):
                 path = (*container.path, "env", index, "value")
                 yield Hit(container.manifest, path, f"{name} has its value in the file", "valueFrom: secretKeyRef")
         for path, word in container.words:
-            if _SET_IN_SCRIPT.search(word):
+            if _SET_IN_SCRIPT.search(word) or _KNOWN_FORMS.search(word):
                 yield Hit(container.manifest, path, "the script sets a key to a value", "read it from a Secret")
+    for service in world.served:
+        for each in service.arguments:
+            if each.value and _SECRET_NAME.search(each.flag) and _is_secret(each.flag, each.value):
+                fix = "a variable from a Secret: VLLM_API_KEY for --api-key"
+                yield Hit(each.manifest, each.path, f"--{each.flag} has its value in the file", fix)
 
 
 def _is_secret(name: str, value: str) -> bool:

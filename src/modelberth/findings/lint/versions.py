@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from modelberth.findings.lint.rules import Hit, rule
+from modelberth.findings.lint.scheduling import has
 from modelberth.findings.lint.world import World, text
 from modelberth.spec.fields import MAX_SERVICE_NAME
 
@@ -121,8 +122,11 @@ def dead_url(world: World) -> Iterator[Hit]:
     for each in world.manifests if names else ():
         for path, value in _texts(each.data, ()):
             for name, namespace, port in _URL.findall(value):
-                if (name, namespace) in names:
-                    right = f"http://{name}-predictor.{namespace}.svc:8080"
+                service = name.removesuffix("-predictor")
+                # Upstream's Service takes port 80; that of OpenShift AI has no address of its own to map ports.
+                bare = name != service and not port and world.is_openshift_ai
+                if (name, namespace) in names or (bare and (service, namespace) in names):
+                    right = f"http://{service}-predictor.{namespace}.svc:8080"
                     yield Hit(each, path, f"{name}.{namespace}.svc{port} does not answer", f"write {right}")
 
 
@@ -168,7 +172,7 @@ def no_runtime(world: World) -> Iterator[Hit]:
     for service in world.served if known else ():
         path = (*service.container.path, "runtime")
         name = text(service.manifest.get(*path))
-        if name and (service.manifest.namespace, name) not in known and name not in cluster:
+        if name and not has(known, service.manifest.namespace, name) and name not in cluster:
             there = ", ".join(sorted(f"{namespace}/{one}" for namespace, one in known))
             yield Hit(service.manifest, path, f"no ServingRuntime {name} there", f"there is: {there}")
 
@@ -195,7 +199,22 @@ def driver(world: World) -> Iterator[Hit]:
             yield Hit(policy, ("spec", "driver", "version"), message, "pin 570.195.03")
 
 
+@rule(
+    711,
+    "high",
+    "a word of Kueue's old version",
+    "v1beta2 knows Borrow and Preempt no more: the API server refuses the ClusterQueue.",
+)
+def old_fungibility(world: World) -> Iterator[Hit]:
+    """FlavorFungibility of ClusterQueues."""
+    for queue in world.of_kind("ClusterQueue"):
+        for key, old in (("whenCanBorrow", "Borrow"), ("whenCanPreempt", "Preempt")):
+            path = ("spec", "flavorFungibility", key)
+            if queue.api_version.endswith("/v1beta2") and queue.get(*path) == old:
+                yield Hit(queue, path, f"{key}: {old}", "write MayStopSearch", replacement="MayStopSearch")
+
+
 RULES = (
     unknown_mode, serverless, llm_version, old_profile, old_kueue, long_name, dead_url, runtime_version, no_runtime,
-    driver,
+    driver, old_fungibility,
 )  # fmt: skip

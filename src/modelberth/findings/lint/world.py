@@ -242,6 +242,9 @@ class World:
         platform: what they are for; None where that is not known.
         models: models by the name of the service, where they were read.
         folders: names of folders that were read, each with the names of what is in it.
+        patches: what kustomizations lay over other objects; they are no objects themselves.
+        there: names of what kustomizations list and the disk has, read or not.
+        release: of vLLM, where one is named; else it is the platform's.
     """
 
     manifests: tuple[Manifest, ...]
@@ -249,6 +252,14 @@ class World:
     platform: Platform | None = None
     models: Mapping[str, Model] = field(default_factory=dict)
     folders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    patches: tuple[Manifest, ...] = ()
+    there: frozenset[str] = frozenset()
+    release: str | None = None
+
+    @property
+    def vllm(self) -> str | None:
+        """The release of vLLM that is held against; None where neither it nor the platform is known."""
+        return self.release or (self.platform.vllm if self.platform else None)
 
     @cached_property
     def _by_kind(self) -> Mapping[str, tuple[Manifest, ...]]:
@@ -270,7 +281,9 @@ class World:
         for each in self.of_kind("InferenceService"):
             path, pod = _engine_of(each)
             name = text(each.get(*path, "runtime"))
-            runtime = runtimes.get((each.namespace, name)) or cluster.get(name)
+            # One that leaves its namespace to a kustomization may be the service's.
+            own = runtimes.get((each.namespace, name)) or runtimes.get(("", name))
+            runtime = own or cluster.get(name)
             found.append(ServedModel(each, Container(each, path, pod), runtime))
         for each in self.of_kind("LLMInferenceService"):
             names = [text(mapping(one).get("name")) for one in items(each.get("spec", "template", "containers"))]

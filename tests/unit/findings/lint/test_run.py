@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelberth.base.errors import SpecError
+from modelberth.base.errors import Problem, SpecError
 from modelberth.base.yamlio import read_documents
 from modelberth.findings.lint.run import RULES, fixed, lint
 from modelberth.findings.lint.sarif import sarif
@@ -66,6 +67,7 @@ DEFECTS = [
     (606, f"{STEP}/model-registration/seed-job.yaml", "spec:"),
     (608, f"{STEP}/model-registration/seed-job.yaml", "ttlSecondsAfterFinished: 3600"),
     (611, f"{STEP}/model-registration/seed-job.yaml", "- |"),
+    (612, f"{STEP}/model-registration/seed-job.yaml", "- name: "),
     (707, "gitops/step-07-agents/base/endpoints.yaml", "MISTRAL_TP4: http://mistral-small-24b-tp4.private-ai"),
     (802, f"{STEP}/model-upload/upload-mistral-fp8.yaml", "kind: PersistentVolumeClaim"),
     (805, f"{STEP}/inference/mistral-small-24b.yaml", 'openshift.io/display-name: "Mistral Small 24B FP8'),
@@ -110,6 +112,14 @@ def test_without_a_reason_that_is_a_finding_too():
     assert ignored(bare) == [(1, None), (704, "")]
 
 
+def test_who_does_not_ask_for_reasons_is_not_told():
+    bare = PROFILE.replace("# old", "# berth-lint: ignore MB-LINT-704")
+    documents = read_documents(bare.encode(), "f.yaml")
+    only = [each for each in RULES if each.number == 704]
+    found = lint(World(tuple(Manifest(each) for each in documents)), {"f.yaml": bare.splitlines()}, only)
+    assert [each.rule.number for each in found] == [704]
+
+
 # --- fixing --------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +135,15 @@ def test_quotes_stay(quote: str):
     text = f"kind: InferenceService\nspec: {{predictor: {{model: {{runtime: vllm, storageUri: {quote}s3://models/m{quote}}}}}}}\n"
     new, _ = fixed(text, run(text))
     assert f"{quote}s3://models/m/{quote}" in new
+
+
+@pytest.mark.parametrize("written", ["&here s3://models/m", "!!str s3://models/m", ">-\n        s3://models/m"])
+def test_what_hangs_on_an_anchor_a_tag_or_several_lines_is_left_to_people(written: str):
+    text = f"kind: InferenceService\nspec:\n  predictor:\n    model:\n      args: [--max-model-len=1]\n" \
+           f"      storageUri: {written}\n"  # fmt: skip
+    (found,) = [each for each in run(text) if each.rule.number == 101]
+    assert found.edit is None
+    assert fixed(text, [found]) == (text, ())
 
 
 def test_what_is_ignored_is_not_fixed():
@@ -163,3 +182,66 @@ def test_sarif_has_rules_places_levels_and_suppressions():
     assert text.splitlines()[region["startLine"] - 1].startswith("apiVersion: infra")
     assert second["suppressions"] == [{"kind": "inSource", "justification": "x"}]
     assert len(rules) == len(RULES)
+
+
+# What SARIF 2.1.0 (OASIS, 2020) asks of the parts that are written here, and no word besides.
+_TEXT = {"type": "object", "properties": {"text": {"type": "string", "minLength": 1}}, "required": ["text"]}
+_LEVEL = {"enum": ["none", "note", "warning", "error"]}
+
+
+def _part(required: list[str], **properties: object) -> dict[str, object]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _list(of: object, least: int = 0) -> dict[str, object]:
+    return {"type": "array", "items": of, "minItems": least}
+
+
+_URI = {"type": "string", "pattern": r"^[^\s<>\"{}|\\^`]+$"}
+_NUMBER = {"type": "integer", "minimum": 1}
+_LOCATION = _part(
+    [],
+    physicalLocation=_part(
+        ["artifactLocation", "region"],
+        artifactLocation=_part(["uri"], uri=_URI),
+        region=_part(["startLine"], startLine=_NUMBER, startColumn=_NUMBER),
+    ),
+    logicalLocations=_list(_part([], fullyQualifiedName={"type": "string"})),
+)
+_RULE = _part(
+    ["id"], id={"type": "string"}, shortDescription=_TEXT, fullDescription=_TEXT, help=_TEXT,
+    defaultConfiguration=_part([], level=_LEVEL), properties={"type": "object"},
+)  # fmt: skip
+_SUPPRESSION = _part(["kind"], kind={"enum": ["inSource", "external"]}, justification={"type": "string"})
+_RESULT = _part(
+    ["message"], ruleId={"type": "string"}, ruleIndex={"type": "integer", "minimum": 0}, level=_LEVEL, message=_TEXT,
+    locations=_list(_LOCATION, 1), suppressions=_list(_SUPPRESSION),
+)  # fmt: skip
+_INVOCATION = _part(
+    ["executionSuccessful"],
+    executionSuccessful={"type": "boolean"},
+    toolExecutionNotifications=_list(_part(["message"], level=_LEVEL, message=_TEXT, locations=_list(_LOCATION))),
+)
+_DRIVER = _part(
+    ["name"], name={"type": "string"}, version={"type": "string"}, informationUri=_URI, rules=_list(_RULE),
+)  # fmt: skip
+_RUN = _part(
+    ["tool"], tool=_part(["driver"], driver=_DRIVER), columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+    invocations=_list(_INVOCATION), results=_list(_RESULT),
+)  # fmt: skip
+SARIF = _part(
+    ["version", "runs"], **{"$schema": _URI}, version={"const": "2.1.0"}, runs=_list(_RUN, 1),
+)  # fmt: skip
+
+
+def test_sarif_is_of_its_schema():
+    text = PROFILE + "---\n" + PROFILE.replace("# old", "# berth-lint: ignore MB-LINT-704 because x")
+    problem = Problem(0, 0, "", "it is not UTF-8")
+    log = sarif((*original(), *run(text, "a b/<c>.yaml")), RULES, "0.1.0", [("d e.yaml", problem)])
+    jsonschema.validate(log, SARIF)
+    (invocation,) = log["runs"][0]["invocations"]
+    assert invocation["executionSuccessful"] is False
+    assert invocation["toolExecutionNotifications"][0]["message"] == {"text": "it is not UTF-8"}
+    assert log["runs"][0]["results"][-1]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == (
+        "a%20b/%3Cc%3E.yaml"
+    )
