@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -177,3 +178,57 @@ def run(
 def python() -> str:
     """The interpreter that runs us."""
     return sys.executable
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended. Its text form shows no output, which may hold secrets.
+
+    Attributes:
+        code: exit code; negative for a signal.
+        output: its standard output.
+        error: its standard error, as text.
+        timed_out: whether it was killed because it took too long.
+    """
+
+    code: int
+    output: bytes
+    error: str
+    timed_out: bool = False
+
+    def __repr__(self) -> str:
+        """Without output."""
+        return f"Outcome(code={self.code}, timed_out={self.timed_out})"
+
+
+def run_within(seconds: float, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Outcome:
+    """Run a command that reads nothing and must end within `seconds`; its whole group is killed when it does not.
+
+    Raises:
+        PrerequisiteMissing: the program is not there, or is none.
+    """
+    try:
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=dict(environment) if environment is not None else None, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise PrerequisiteMissing(f"{command[0]} cannot be started", why=why) from error
+    timed_out = False
+    try:
+        output, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        _kill_group(process)
+        output, said = process.communicate()
+    finally:
+        if process.poll() is None:
+            _kill_group(process)
+            process.wait()
+    return Outcome(process.returncode, output, said.decode(errors="replace"), timed_out)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
