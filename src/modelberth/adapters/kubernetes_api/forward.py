@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx2
 from httpx2.websockets import HTTPXWSException, WebSocketUpgradeError
+from wsproto.utilities import ProtocolError
 
 from modelberth.adapters.kubernetes_api.cluster import Cluster
 from modelberth.adapters.kubernetes_api.errors import error_of
@@ -26,7 +27,7 @@ _PROTOCOL = "v4.channel.k8s.io"
 _CHUNK = 32 * 1024
 _DATA, _ERROR = 0, 1
 LOOPBACK = "127.0.0.1"
-_FAILURES = (httpx2.HTTPError, HTTPXWSException)
+_FAILURES = (httpx2.HTTPError, HTTPXWSException, ProtocolError)
 
 
 class Forward:

@@ -72,7 +72,7 @@ class Login:
         encoded = entry.get(f"{name}-data")
         if encoded:
             try:
-                return base64.b64decode(str(encoded), validate=False)
+                return base64.b64decode("".join(str(encoded).split()), validate=True)
             except (binascii.Error, ValueError):
                 raise UsageError(f"{name}-data is no base64", where=f"context {self.context}") from None
         path = entry.get(name)

@@ -96,7 +96,9 @@ class Watch:
             try:
                 version = version or self._list()
                 version = self._follow(version)
-            except Gone:
+            except Gone as error:
+                if not version:  # even the list is refused so: there is nothing to go on from
+                    self._lose(error)
                 version = ""
             except PrerequisiteMissing as error:
                 self._put("absent", error=error)
@@ -115,7 +117,10 @@ class Watch:
             self._put("lost", error=error)
         pause = self._pause * (1.0 + random.random() / 2)  # noqa: S311 - jitter, never below a second
         self._pause = min(_LONGEST_PAUSE, self._pause * 2)
-        self._stop.wait(pause)
+        self._wait(pause)
+
+    def _wait(self, seconds: float) -> bool:
+        return self._stop.wait(seconds)
 
     def _found(self) -> None:
         self._pause = _FIRST_PAUSE
