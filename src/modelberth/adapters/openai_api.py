@@ -95,14 +95,16 @@ class Endpoint:
         clock: for the times of streamed answers.
         token: sent as a bearer token, to this host alone: redirects are not followed.
         ca: file of the authorities that sign its certificate; None for the system's.
+        unverified: take any certificate: for a tunnel alone, whose other end is known in another way.
 
     Raises:
         UsageError: the file of authorities cannot be used.
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 120.0, clock: Clock = monotonic, token: str = "", ca: str | None = None
-    ) -> None:
+        self, url: str, *, timeout: float = 120.0, clock: Clock = monotonic, token: str = "", ca: str | None = None,
+        unverified: bool = False,
+    ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
         self._clock = clock
         # No proxy of the environment: the address is the one that was given.
@@ -110,7 +112,7 @@ class Endpoint:
             base_url=self.url,
             timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
             trust_env=False,
-            verify=tls_context(ca or True) if self.url.startswith("https:") else True,
+            verify=tls_context(False if unverified else ca or True) if self.url.startswith("https:") else True,
             headers={"Authorization": f"Bearer {token}"} if token else {},
         )
 

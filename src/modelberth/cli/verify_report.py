@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from modelberth.cli import output
@@ -16,6 +17,19 @@ def show(report: VerifyReport, form: str) -> None:
         output.data("\n".join([*_checks(report), *(_latency(report.latency) if report.latency else ())]))
     else:
         output.document(_document(report), form)
+
+
+def show_all(reports: Sequence[VerifyReport], form: str) -> None:
+    """The reports of several services, each with its name; of one as of an endpoint."""
+    if len(reports) == 1:
+        show(reports[0], form)
+    elif form == "table":
+        for number, report in enumerate(reports):
+            output.data(f"{'' if number == 0 else chr(10)}{report.url}")
+            show(report, form)
+    else:
+        documents = [_document(report) for report in reports]
+        output.document({"schemaVersion": SCHEMA_VERSION, "services": documents}, form)
 
 
 def _checks(report: VerifyReport) -> list[str]:
@@ -36,6 +50,11 @@ def _latency(latency: Latency) -> list[str]:
     ]
     head = (f"{latency.requests} AT ONCE", "MEDIAN", "P95")
     return ["", *output.table(head, rows, right=frozenset({1, 2}))]
+
+
+def plain_report(report: VerifyReport) -> dict[str, Any]:
+    """A report as data."""
+    return _document(report)
 
 
 def _document(report: VerifyReport) -> dict[str, Any]:

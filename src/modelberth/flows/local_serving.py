@@ -17,6 +17,7 @@ from modelberth.base.errors import BerthError, Conflict, NotReady
 from modelberth.base.units import format_seconds
 from modelberth.catalog.engines import LocalEngine
 from modelberth.findings.cause import CauseFinder
+from modelberth.flows.engine_diagnosis import explain_engine
 from modelberth.flows.progress import Listener, StageBegun
 from modelberth.flows.stage_clock import StageClock
 from modelberth.flows.state import State
@@ -174,21 +175,23 @@ class Engines:
                 why=cause,
                 next_step="leave --port out to get a free one",
             )
+        said = explain_engine(engine.log, cause)
         was = "while it served" if engine.start_up.stage == READY else f"in stage {engine.start_up.stage}"
         return NotReady(
             f"the engine of {engine.name} ended {was}: {_how(code)}",
             where=str(engine.log),
-            why=cause,
-            next_step=f"less {engine.log}",
+            why=said.why,
+            next_step=said.next_step,
         )
 
     def _too_slow(self, timeout: float) -> NotReady:
         late = next(engine for engine in self.all if engine.start_up.stage != READY)
+        said = explain_engine(late.log, late.causes.cause or "")
         return NotReady(
             f"{late.name} was not ready after {format_seconds(timeout)}; it is in stage {late.start_up.stage}",
             where=str(late.log),
-            why=late.causes.cause or "",
-            next_step=f"less {late.log}; or allow more with --timeout",
+            why=said.why,
+            next_step=f"{said.next_step}; or allow more with --timeout",
         )
 
 

@@ -5,15 +5,15 @@
     namespaces/<namespace>/pods/<pod>/<container>/<container>/logs/current.log, previous.log
     cluster-scoped-resources/<group>/<resource>...
 
-It is walked twice: the first time names alone, to find the namespaces that serve models; the second time their files
-are read, each log as a stream.
+It is walked three times: for names, to find the namespaces that serve models; for their objects; and for the logs that
+matter, each as a stream.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from modelberth.adapters.gathered import GatheredFile, Gathering, Readable
 from modelberth.base.errors import BerthError, UsageError
 from modelberth.base.text import did_you_mean, printable, shorten
 from modelberth.base.yamlio import read_documents
+from modelberth.findings.diagnosis.diagnose import Log
 
 _LOG = re.compile(
     r"(?:.*/)?namespaces/(?P<namespace>[^/]+)/pods/(?P<pod>[^/]+)/(?P<container>[^/]+)/[^/]+/logs/"
@@ -68,30 +69,42 @@ class LogPlace:
 
 @dataclass
 class Gathered:
-    """What was read.
+    """What is in a gathering; the logs are read when they are asked for.
 
     Attributes:
+        path: folder or archive.
         namespaces: that were looked at.
         objects: each once, without managed fields.
-        logs: that were handed on.
+        places: the logs, in the order of the gathering.
         notes: what could not be read, or was left out.
     """
 
+    path: Path
     namespaces: tuple[str, ...]
     objects: list[Document] = field(default_factory=list)
-    logs: list[LogPlace] = field(default_factory=list)
+    places: list[LogPlace] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def logs(self, places: Sequence[LogPlace]) -> list[Log]:
+        """Logs that are read one after the other, in this order, as an archive has them."""
+        files = Gathering(self.path).files()
+        return [Log(each.source, _blocks(files, each.path), each.pod, each.container) for each in places]
 
-OnLog = Callable[[LogPlace, Readable], None]
+
+def _blocks(files: Iterator[GatheredFile], path: str) -> Iterator[bytes]:
+    """The blocks of one log out of a walk that all logs share."""
+    for file in files:
+        if file.path == path:
+            while block := file.content.read(1 << 20):
+                yield block
+            return
 
 
-def read_must_gather(path: Path, on_log: OnLog, namespace: str | None = None) -> Gathered:
-    """Read a gathering's objects, and hand every log on as it comes.
+def read_must_gather(path: Path, namespace: str | None = None) -> Gathered:
+    """Read a gathering's objects, and find its logs.
 
     Args:
         path: a folder or a tar archive.
-        on_log: called for each container's log; it must read the content before it returns.
         namespace: look at this one alone; None for all that serve models, or where none does for all.
 
     Raises:
@@ -100,14 +113,13 @@ def read_must_gather(path: Path, on_log: OnLog, namespace: str | None = None) ->
         IntegrityError: the archive is a bomb.
     """
     chosen = _choose(_namespaces(path), namespace, path)
-    gathered = Gathered(tuple(sorted(chosen)))
+    gathered = Gathered(path, tuple(sorted(chosen)))
     gathering = Gathering(path)
     objects = _Objects(gathered.notes)
     for file in gathering.files():
         if place := log_place(file.path):
             if place.namespace in chosen:
-                gathered.logs.append(place)
-                on_log(place, file.content)
+                gathered.places.append(place)
         elif _is_wanted(file.path, chosen):
             objects.read(file)
     gathered.objects = list(objects.by_identity.values())

@@ -49,6 +49,7 @@ class VerifyRequest:
         token_file: file with a bearer token.
         ca: file of the authorities that sign its certificate.
         timeout: seconds without a byte after which a request is given up.
+        unverified: take any certificate: through a tunnel to a pod, whose certificate is its own.
     """
 
     url: str
@@ -61,6 +62,7 @@ class VerifyRequest:
     token_file: Path | None = None
     ca: Path | None = None
     timeout: float = 120.0
+    unverified: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def verify_endpoint(request: VerifyRequest) -> VerifyReport:
     """
     url = _base(request.url)
     token = read_token(request.token_file) if request.token_file else ""
-    endpoint = Endpoint(url, timeout=request.timeout, token=token, ca=str(request.ca) if request.ca else None)
+    authorities = str(request.ca) if request.ca else None
+    endpoint = Endpoint(url, timeout=request.timeout, token=token, ca=authorities, unverified=request.unverified)
     try:
         return _Verification(endpoint, request).report()
     finally:

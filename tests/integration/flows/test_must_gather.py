@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from modelberth.adapters.gathered import Readable
 from modelberth.base.errors import UsageError
 from modelberth.base.yamlio import write_documents
 from modelberth.flows.must_gather import Gathered, LogPlace, log_place, read_must_gather
@@ -51,12 +50,8 @@ def gather(root: Path) -> Path:
 
 
 def read(path: Path, namespace: str | None = None) -> tuple[Gathered, dict[str, bytes]]:
-    logs: dict[str, bytes] = {}
-
-    def keep(place: LogPlace, content: Readable) -> None:
-        logs[place.source] = content.read(1 << 20)
-
-    return read_must_gather(path, keep, namespace), logs
+    gathered = read_must_gather(path, namespace)
+    return gathered, {each.name: b"".join(each.blocks) for each in gathered.logs(gathered.places)}
 
 
 def names(gathered: Gathered) -> list[tuple[str, str]]:

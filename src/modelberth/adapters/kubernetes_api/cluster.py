@@ -101,7 +101,8 @@ class Cluster:
         if found is None:
             raise PrerequisiteMissing(
                 f"the cluster has no {kind.kind} of {kind.api_version}", where=self.server,
-                why="its operator is not installed, or is another version", next_step="berth doctor",
+                why="its operator is not installed, or is another version",
+                next_step="install its operator, or choose another --context",
             )  # fmt: skip
         return found
 

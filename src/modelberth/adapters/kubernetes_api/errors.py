@@ -93,7 +93,10 @@ def error_of(code: int, body: bytes, what: str, server: str) -> BerthError:
         return UsageError(f"a webhook refused: {what}", where=printable(match["name"]), why=why)
     if code == 403:
         return AuthError(
-            f"not allowed: {what}", where=server, why=said, next_step="berth doctor lists all that is missing"
+            f"not allowed: {what}",
+            where=server,
+            why=said,
+            next_step="berth deploy names every right that is missing, with the Role",
         )
     if code == 404:
         return PrerequisiteMissing(f"not there: {what}", where=server, why=said)

@@ -93,13 +93,21 @@ class Forward:
                 with self._session() as session:
                     back = Thread(target=self._back, args=(session, connection), daemon=True)
                     back.start()
-                    while chunk := connection.recv(_CHUNK):
-                        session.send_bytes(bytes([_DATA]) + chunk)
-                    back.join(timeout=5.0)
+                    if not self._send(session, connection):
+                        back.join(timeout=5.0)  # the other side has closed: what it said is read to the end first
             except BerthError as error:
                 self.error = error.why or error.what
             except _FAILURES as error:
                 self.error = self.error or shorten(printable(str(error)), 200)
+
+    def _send(self, session: Any, connection: socket.socket) -> bool:
+        """Send what the client does, until it closes; False when the other side has closed before."""
+        try:
+            while chunk := connection.recv(_CHUNK):
+                session.send_bytes(bytes([_DATA]) + chunk)
+        except (*_FAILURES, OSError):
+            return False
+        return True
 
     def _back(self, session: Any, connection: socket.socket) -> None:
         """What the pod sends. The first message of each channel is the port, two bytes, and no data."""

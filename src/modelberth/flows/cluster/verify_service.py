@@ -1,0 +1,80 @@
+"""`berth verify SERVICE`: a service on the cluster asked through a tunnel to one of its pods.
+
+A service that is not ready is not asked: a pod of an older generation would answer, and say nothing of the new one.
+The tunnel ends at the engine itself, in front of which OpenShift AI may put a proxy that wants a token (port 8443).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from modelberth.adapters.kubernetes_api import Cluster, Ref, forward
+from modelberth.adapters.kubernetes_api.kinds import PODS
+from modelberth.base.errors import NotReady
+from modelberth.flows.cluster.watch import current
+from modelberth.flows.verify_endpoint import VerifyReport, VerifyRequest, verify_endpoint
+from modelberth.spec.services import Service
+from modelberth.timeline.pod_state import ENGINE_CONTAINERS
+from modelberth.timeline.service_state import ServiceState
+
+_PORT = 8080
+_TOOL_FLAGS = ("enable-auto-tool-choice", "tool-call-parser")
+
+
+def verify_service(cluster: Cluster, namespace: str, name: str, request: VerifyRequest) -> VerifyReport:
+    """Verify a service with real requests to one of its pods.
+
+    Args:
+        cluster: that it is on.
+        namespace: its.
+        name: its name.
+        request: what to ask; its URL is not used.
+
+    Raises:
+        NotReady: it is not there, or not ready.
+        AuthError, RemoteUnavailable: the cluster cannot be asked, or refuses a port-forward.
+    """
+    states, _ = current(cluster, namespace, [name])
+    pod = _ready_pod(states[0])
+    port, secure = _engine_port(cluster.get(Ref(PODS, pod, namespace)) or {})
+    with forward(cluster, namespace, pod, port) as tunnel:
+        url = f"{'https' if secure else 'http'}://127.0.0.1:{tunnel.port}"
+        report = verify_endpoint(replace(request, url=url, unverified=secure))
+    return replace(report, url=f"{name} (pod {pod}, port {port})")
+
+
+def declared(service: Service, request: VerifyRequest, prompts: tuple[str, ...]) -> VerifyRequest:
+    """A request with what a stack declares of a service: its name, its context, its tools, its prompts.
+
+    What the request says already stays.
+    """
+    variant = service.variant
+    tools = any(flag in variant.engine_args for flag in _TOOL_FLAGS)
+    return replace(
+        request, model=request.model or service.served_name,
+        max_model_len=request.max_model_len or variant.max_model_len, tools=request.tools or tools,
+        prompts=prompts or request.prompts,
+    )  # fmt: skip
+
+
+def _ready_pod(state: ServiceState) -> str:
+    if state.state != "ready":
+        raise NotReady(
+            f"service {state.name} is not ready: {state.state}", where=f"namespace {state.namespace}",
+            why=state.why or f"it is in stage {state.stage}",
+            next_step=f"berth watch {state.name} -n {state.namespace}",
+        )  # fmt: skip
+    return next(pod.name for pod in state.pods if pod.ready)
+
+
+def _engine_port(pod: Mapping[str, Any]) -> tuple[int, bool]:
+    """The port of the engine, and whether it speaks TLS, as its own probes do (LLMInferenceService: https on 8000)."""
+    for container in (pod.get("spec") or {}).get("containers") or []:
+        if container.get("name") in ENGINE_CONTAINERS:
+            ports = [each.get("containerPort") for each in container.get("ports") or []]
+            probes = (container.get(name) or {} for name in ("readinessProbe", "livenessProbe", "startupProbe"))
+            secure = any((probe.get("httpGet") or {}).get("scheme") == "HTTPS" for probe in probes)
+            return int(ports[0]) if ports else _PORT, secure
+    return _PORT, False

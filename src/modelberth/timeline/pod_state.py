@@ -1,0 +1,176 @@
+"""How far a pod of a service is, told from its object alone: gates, conditions, states of containers.
+
+Reasons and gates are the kubelet's, the scheduler's and Kueue's own names (Kubernetes API, kueue.x-k8s.io/admission).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelberth.base.text import printable, shorten
+from modelberth.timeline.stages import PROCESS, READY
+
+QUEUE = "queue"
+SCHEDULING = "scheduling"
+IMAGE = "image"
+DOWNLOAD = "download"
+STAGES_BEFORE_ENGINE = (QUEUE, SCHEDULING, IMAGE, DOWNLOAD)
+ENGINE_CONTAINERS = ("kserve-container", "main")
+_GATE = "kueue.x-k8s.io/admission"
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+_BROKEN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_NODES = re.compile(r"0/(?P<all>\d{1,6}) nodes are available: (?P<why>.{1,1000})", re.S)
+_LONGEST = 240
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PodState:
+    """One pod.
+
+    Attributes:
+        name: of it.
+        stage: that it is in.
+        failing: whether it will not go on by itself.
+        why: in plain words; empty when it just goes on.
+        ready: whether it answers.
+        restarts: of all its containers.
+        node: that it runs on; empty before it has one.
+        engine: name of the engine's container once it runs; empty before.
+    """
+
+    name: str
+    stage: str
+    failing: bool = False
+    why: str = ""
+    ready: bool = False
+    restarts: int = 0
+    node: str = ""
+    engine: str = ""
+
+
+def pod_state(pod: Object) -> PodState:
+    """The state of a pod."""
+    status, spec = _dict(pod.get("status")), _dict(pod.get("spec"))
+    containers = [*_list(status.get("initContainerStatuses")), *_list(status.get("containerStatuses"))]
+    facts = {
+        "name": str(_dict(pod.get("metadata")).get("name", "")),
+        "restarts": sum(int(each.get("restartCount") or 0) for each in containers),
+        "node": str(spec.get("nodeName") or ""),
+    }
+    stage, failing, why = _progress(spec, status)
+    engine = next((str(each["name"]) for each in containers if _is_engine(each) and "running" in _state(each)), "")
+    return PodState(stage=stage, failing=failing, why=why, ready=stage == READY, engine=engine, **facts)  # type: ignore[arg-type]
+
+
+def _progress(spec: Object, status: Object) -> tuple[str, bool, str]:
+    if status.get("phase") == "Failed":
+        said = status.get("message") or status.get("reason") or "the pod has failed"
+        return PROCESS, True, _text(f"{status.get('reason') or 'Failed'}: {said}")
+    if any(each.get("name") == _GATE for each in _list(spec.get("schedulingGates"))):
+        return QUEUE, False, "waiting for quota of its queue"
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return SCHEDULING, False, _scheduling(str(scheduled.get("message") or ""))
+    if not spec.get("nodeName"):
+        return SCHEDULING, False, ""
+    for each in _list(status.get("initContainerStatuses")):
+        if (found := _of_init(each)) is not None:
+            return found
+    engines = [each for each in _list(status.get("containerStatuses")) if _is_engine(each)]
+    others = [each for each in _list(status.get("containerStatuses")) if not _is_engine(each)]
+    for each in [*engines, *others]:
+        if (found := _of_container(each)) is not None:
+            return found
+    return (READY, False, "") if _condition(status, "Ready").get("status") == "True" else (PROCESS, False, "")
+
+
+def _of_init(status: Object) -> tuple[str, bool, str] | None:
+    """Where an init container holds the pod up; None once it has done its work or serves beside the engine."""
+    state = _state(status)
+    if trouble := _trouble(status, DOWNLOAD):
+        return trouble
+    ended = _dict(state.get("terminated"))
+    if "terminated" in state:
+        failed = ended.get("exitCode") not in (0, None)
+        return (DOWNLOAD, True, _ended(status, ended)) if failed else None
+    if "running" in state:
+        return None if status.get("started") else (DOWNLOAD, False, "")
+    reason = _dict(state.get("waiting")).get("reason")
+    return (IMAGE if reason in {"ContainerCreating", "PodInitializing", None} else DOWNLOAD), False, ""
+
+
+def _of_container(status: Object) -> tuple[str, bool, str] | None:
+    state = _state(status)
+    if trouble := _trouble(status, PROCESS):
+        return trouble
+    if "waiting" in state:
+        return IMAGE, False, ""
+    if "terminated" in state:
+        return PROCESS, True, _ended(status, _dict(state["terminated"]))
+    return None if status.get("ready") else (PROCESS, False, "")
+
+
+def _trouble(status: Object, stage: str) -> tuple[str, bool, str] | None:
+    waiting = _dict(_state(status).get("waiting"))
+    reason = str(waiting.get("reason") or "")
+    if reason in _PULL:
+        return (
+            IMAGE,
+            True,
+            _text(f"the image of {status.get('name')} cannot be pulled: {waiting.get('message') or reason}"),
+        )
+    if reason in _BROKEN:
+        return IMAGE, True, _text(f"{status.get('name')} cannot be started: {waiting.get('message') or reason}")
+    if reason == "CrashLoopBackOff":
+        last = _dict(_dict(status.get("lastState")).get("terminated"))
+        return stage, True, _ended(status, last)
+    return None
+
+
+def _ended(status: Object, ended: Object) -> str:
+    restarts = int(status.get("restartCount") or 0)
+    again = f", {restarts} restarts" if restarts > 1 else ", 1 restart" if restarts else ""
+    how = "ran out of memory (OOMKilled)" if ended.get("reason") == "OOMKilled" else f"ended with {_code(ended)}"
+    return _text(f"{status.get('name')} {how}{again}")
+
+
+def _code(ended: Object) -> str:
+    return f"exit code {ended['exitCode']}" if "exitCode" in ended else "no exit code known"
+
+
+def _scheduling(message: str) -> str:
+    """`no node fits (4 there are): 1 Insufficient nvidia.com/gpu, ...`."""
+    match = _NODES.match(message)
+    if not match:
+        return _text(message)
+    why = match["why"].partition(". preemption:")[0].rstrip(". ")
+    return _text(f"no node fits ({match['all']} there are): {why}")
+
+
+def _is_engine(status: Object) -> bool:
+    return status.get("name") in ENGINE_CONTAINERS
+
+
+def _state(status: Object) -> Object:
+    return _dict(status.get("state"))
+
+
+def _condition(status: Object, kind: str) -> Object:
+    return next((each for each in _list(status.get("conditions")) if each.get("type") == kind), {})
+
+
+def _text(text: str) -> str:
+    return shorten(printable(text), _LONGEST)
+
+
+def _dict(value: object) -> Object:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Object]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

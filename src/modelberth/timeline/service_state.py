@@ -1,0 +1,168 @@
+"""How far a service is, told from its object and its pods: what the controller has seen first, then Ready, then pods.
+
+A Ready that belongs to an older generation, or stands in front of pods that crash, is not ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from modelberth.base.text import printable, shorten
+from modelberth.timeline.pod_state import QUEUE, STAGES_BEFORE_ENGINE, PodState, pod_state
+from modelberth.timeline.stages import READY
+
+State = Literal["absent", "progressing", "ready", "failing", "stopped", "terminating"]
+_STOP = "serving.kserve.io/stop"
+_LONGEST = 240
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One service.
+
+    Attributes:
+        name: of it.
+        namespace: that it is in.
+        kind: InferenceService or LLMInferenceService.
+        state: what to think of it.
+        stage: that its slowest pod is in; empty where there is none.
+        why: in plain words, with names and numbers; empty when it just goes on.
+        url: where it answers; empty before.
+        ready: pods that answer.
+        replicas: pods that there are.
+        restarts: of all its pods.
+        pods: each of them.
+        created: when; None where the object does not say.
+    """
+
+    name: str
+    namespace: str
+    kind: str
+    state: State
+    stage: str = ""
+    why: str = ""
+    url: str = ""
+    ready: int = 0
+    replicas: int = 0
+    restarts: int = 0
+    pods: tuple[PodState, ...] = ()
+    created: datetime | None = None
+
+
+def absent(name: str, namespace: str, kind: str = "InferenceService") -> ServiceState:
+    """A service that is not there."""
+    return ServiceState(name, namespace, kind, "absent", why="there is no such service")
+
+
+def service_state(service: Object, pods: Sequence[Object], workloads: Sequence[Object] = ()) -> ServiceState:
+    """The state of a service.
+
+    Args:
+        service: InferenceService or LLMInferenceService.
+        pods: that belong to it.
+        workloads: of Kueue that belong to it.
+    """
+    about, status = _dict(service.get("metadata")), _dict(service.get("status"))
+    alive = [each for each in pods if not _dict(each.get("metadata")).get("deletionTimestamp")]
+    states = tuple(pod_state(each) for each in alive)
+    state, stage, why = _judged(service, states, workloads)
+    return ServiceState(
+        name=str(about.get("name", "")), namespace=str(about.get("namespace", "")), kind=str(service.get("kind", "")),
+        state=state, stage=stage, why=why, url=_url(status), ready=sum(each.ready for each in states),
+        replicas=len(states), restarts=sum(each.restarts for each in states), pods=states,
+        created=_time(about.get("creationTimestamp")),
+    )  # fmt: skip
+
+
+def _judged(service: Object, pods: Sequence[PodState], workloads: Sequence[Object]) -> tuple[State, str, str]:
+    about, status = _dict(service.get("metadata")), _dict(service.get("status"))
+    if about.get("deletionTimestamp"):
+        waits = ", ".join(map(str, about.get("finalizers") or [])) or "its pods"
+        return "terminating", "", _text(f"being deleted; waits for {waits}")
+    if _is_stopped(service) and not pods:
+        return "stopped", "", ""
+    failing = next((each for each in pods if each.failing), None)
+    if failing:
+        stale = "Ready is stale: " if _ready(status).get("status") == "True" else ""
+        return "failing", failing.stage, _text(f"{stale}{failing.why}")
+    generation, seen = about.get("generation"), status.get("observedGeneration")
+    if isinstance(generation, int) and isinstance(seen, int) and seen < generation:
+        return "progressing", "", f"its controller has seen generation {seen} of {generation}"
+    if _ready(status).get("status") == "True" and pods and all(each.ready for each in pods):
+        return "ready", READY, ""
+    slowest = min(pods, key=_progress, default=None)
+    if slowest is None:
+        return _without_pods(status)
+    return "progressing", slowest.stage, _why(slowest, status, workloads)
+
+
+def _without_pods(status: Object) -> tuple[State, str, str]:
+    message = _text(str(_ready(status).get("message") or ""))
+    failure = _dict(_dict(status.get("modelStatus")).get("lastFailureInfo")).get("message")
+    if failure:
+        return "failing", "", _text(str(failure))
+    return "progressing", "", message or "no pod yet"
+
+
+def _why(pod: PodState, status: Object, workloads: Sequence[Object]) -> str:
+    if pod.stage == QUEUE:
+        return _queue(workloads) or pod.why
+    if pod.stage == READY:
+        return _text(str(_ready(status).get("message") or "its pods are ready; the service says no such thing yet"))
+    return pod.why
+
+
+def _queue(workloads: Sequence[Object]) -> str:
+    """What Kueue says of the quota that is missing."""
+    for each in workloads:
+        for condition in _list(_dict(each.get("status")).get("conditions")):
+            if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+                queue = _dict(each.get("spec")).get("queueName", "")
+                return _text(f"queue {queue}: {condition.get('message', '')}")
+    return ""
+
+
+def _progress(pod: PodState) -> int:
+    if pod.stage in STAGES_BEFORE_ENGINE:
+        return STAGES_BEFORE_ENGINE.index(pod.stage)
+    return len(STAGES_BEFORE_ENGINE) + (1 if pod.stage == READY else 0)
+
+
+def _is_stopped(service: Object) -> bool:
+    annotations = _dict(_dict(service.get("metadata")).get("annotations"))
+    spec = _dict(service.get("spec"))
+    replicas = _dict(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
+    return str(annotations.get(_STOP, "")).lower() == "true" or replicas == 0
+
+
+def _ready(status: Object) -> Object:
+    return next((each for each in _list(status.get("conditions")) if each.get("type") == "Ready"), {})
+
+
+def _url(status: Object) -> str:
+    addresses = _list(status.get("addresses"))
+    url = status.get("url") or _dict(status.get("address")).get("url") or (addresses[0].get("url") if addresses else "")
+    return _text(str(url or ""))
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+
+
+def _text(text: str) -> str:
+    return shorten(printable(text), _LONGEST)
+
+
+def _dict(value: object) -> Object:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Object]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
