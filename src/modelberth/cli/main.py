@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ship": ("modelberth.cli.ship", "Ship weights to S3, an OCI registry or a folder, resumable and verified."),
     "fetch": ("modelberth.cli.fetch", "Fetch weights into a folder, every byte checked."),
     "modelcar": ("modelberth.cli.modelcar", "Build, push and inspect OCI images of models."),
+    "doctor": ("modelberth.cli.doctor", "Look a cluster over before anything is deployed."),
     "diff": ("modelberth.cli.diff", "Show what a deployment would change on the cluster."),
     "deploy": ("modelberth.cli.deploy", "Bring a stack onto the cluster, wait until it answers, verify it."),
     "status": ("modelberth.cli.status", "Say of each service at which stage it is, and why."),

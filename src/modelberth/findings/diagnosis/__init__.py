@@ -1,10 +1,9 @@
 """Failures by their signatures: what a log, events, conditions and container states say, as ranked findings.
 
-finding       what is found
-signature     the form of a signature: data of signatures/*.yaml
-catalogue     reads them all
-records       what a log says, record by record
-scan          a log to its starts, each with what it raised
-objects       what Kubernetes objects say
-ranking       root first, consequences folded under it
+signatures/*.yaml, catalogue, signature    the data, how it is read, its form
+records, scan, start, marks                a log to its starts, each with what it raised and how it went on
+matching, wording, context                 a record against patterns; texts with the numbers of the case
+objects, described, belonging              what Kubernetes objects say; objects out of pasted text; of which service
+ranking, fitting                           root first, consequences folded under it; what would fit by the plan
+diagnose, finding, documents               the way in, what comes out, and its forms for programs
 """

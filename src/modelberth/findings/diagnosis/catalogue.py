@@ -32,7 +32,7 @@ How a signature is written. Each file is a list of entries:
           container: [storage-initializer]  optional: refuses other containers, where the container is known
           vllm: ">=0.8"             optional: refuses other versions, where the version is known; ">=0.8,<0.12" too
           during: [weights]         optional: only in these stages of the start; "" before any is seen, ready once it is
-          last: true                optional: only when the start says nothing more: no stage, figure or error after it
+          last: true                optional: only when nothing follows: no stage, figure or error, and few lines
         - event: {reason: FailedScheduling, message: "regex, anywhere", kind: Pod, component: kubelet, count: 3,
                   restarts: 1}      count, restarts: at least so many (of the event; of the pod's containers)
         - condition: {kind: InferenceService, type: Ready, status: "False", reason: X, message: "regex, anywhere"}

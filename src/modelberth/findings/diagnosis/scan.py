@@ -116,6 +116,8 @@ class Scanner:
         found = LogScan(name, version)
         for window in windows(blocks, found.counts):
             self._window(window, found, pod, container)
+        for start in found.starts:
+            start.end = found.counts.lines
         return found
 
     def _window(self, window: Window, found: LogScan, pod: str, container: str) -> None:

@@ -29,6 +29,8 @@ _MOST_TEXTS = 4000
 _MOST_STARTS = 8
 """Starts of a container that are kept; of those before them only what they raised is counted."""
 _REJECTED_OFTEN = 5
+_LAST_LINES = 12
+"""Lines that may follow what is called the last: every rank says its own."""
 _VERSION = re.compile(r"(?:\bversion |\(v)(?P<version>[0-9][\w.+-]{0,40})")
 _REPEATED = re.compile(r"\[repeated (\d{1,6})x across cluster\]")  # Ray folds what its workers say alike
 _TRACE_LINE = ('File "', "Traceback (most recent call last)", "^", "~")
@@ -88,6 +90,7 @@ class Start:
         served: answers with status 200 to POST requests; `last_served` is the line of the last.
         rejected: answers with a status from 400 on.
         progress: the last line that told of a stage, a figure, an end or an error.
+        end: the last line of the log; known once it was read.
     """
 
     source: str
@@ -108,6 +111,7 @@ class Start:
     last_served: int = 0
     rejected: int = 0
     progress: int = 0
+    end: int = 0
     only_said: bool = False
     has_engine: bool = False
     has_banner: bool = False
@@ -150,7 +154,7 @@ class Start:
             return self.served == 0 or often
         if phase == "serving":
             return True
-        if raised.must_be_last and self.progress > raised.last:
+        if raised.must_be_last and (self.progress > raised.last or self.end - raised.last > _LAST_LINES):
             return False
         if raised.last < max(self.ready, self.done):
             return False  # it came up all the same

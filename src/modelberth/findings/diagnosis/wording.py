@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from shlex import quote
 
 from modelberth.base.redaction import Redactor
@@ -41,10 +42,15 @@ class Value:
 
 
 _SECRETS = Redactor()
+_AHEAD = 4
+"""Times the length that is shown, which is looked at for secrets."""
 
 
+@lru_cache(maxsize=512)
 def safe(text: str, limit: int) -> str:
     """Text of others that may be shown: one line, without escapes, control characters and secrets."""
+    if len(text) > _AHEAD * limit:  # at a blank, so that no secret is cut and then not known for one
+        text = text[: _AHEAD * limit].rpartition(" ")[0]
     return shorten(_SECRETS.text(printable(text)), limit)
 
 
