@@ -4,6 +4,7 @@
 - sizing: a thousand plans, `berth size` beside `python -c pass`, bytes read of a large model (tools/bench_sizing.py);
 - rendering and linting stacks of up to 500 services (tools/bench_render.py);
 - delivery: upload, download, rerun and image beside the usual programs (tools/bench_delivery.py);
+- a thousand services watched: first status, memory, idle processor (tools/bench_cluster.py);
 - diagnosis: logs of 100 MB and 200 MB, seconds and peak memory (tools/bench_diagnose.py);
 - the main job's stages, first run (empty state, no compiled kernels) and second run;
 - peak resident memory of `berth` itself, read from /proc while it serves.
@@ -24,6 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_cluster import bench_cluster
 from bench_delivery import bench_delivery
 from bench_diagnose import bench_diagnose
 from bench_render import bench_render
@@ -44,6 +46,7 @@ def main() -> None:
     bench_render(BERTH, wall)
     bench_delivery()
     bench_diagnose(BERTH)
+    bench_cluster(BERTH)
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         state = Path(folder)
         (state / "runtimes").symlink_to(python.parents[3])

@@ -12,8 +12,12 @@ import os
 import signal
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+
+from kube_server import KubeServer
+from serving_scenes import NAMESPACE, Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200), pytest.mark.usefixtures("nothing_left")]
 
@@ -95,7 +99,22 @@ def test_sigkill_while_loading_leaves_nothing(up, state, processes):
     processes.wait_until_gone(below)
 
 
-def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(berth, up, state, processes):
+def verify_on_a_cluster(berth, urls, folder):
+    """The same engines as the pods of a cluster: real vLLM behind a port-forward."""
+    with KubeServer() as server:
+        for name, url in urls.items():
+            scene = Scene(server, name)
+            scene.ready()
+            server.listen_in_pod(NAMESPACE, scene.pod, 8080, urlsplit(url).port)
+        config = str(server.kubeconfig(folder))
+        done = berth("verify", str(SPEC), "-n", NAMESPACE, "--kubeconfig", config, "--requests", "4", "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    reports = json.loads(done.stdout)["services"]
+    assert [each["model"] for each in reports] == list(urls)
+    assert all(each["passed"] for each in reports)
+
+
+def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(berth, up, state, processes, tmp_path):
     run = up("--state", str(state), str(SPEC))
     run.wait_for("serving; Ctrl-C stops everything")
     for stage in ("ship", "fetch"):
@@ -111,6 +130,7 @@ def test_a_second_run_moves_nothing_and_serves_until_ctrl_c(berth, up, state, pr
         checks = {each["name"]: each["detail"] for each in verified["checks"]}
         assert checks["more than the context holds"].startswith("status 400")
         assert checks["4 at once"].startswith("all answered")
+    verify_on_a_cluster(berth, {name: url for name, url, _ in run.endpoints()}, tmp_path)
     below = processes.now()
     os.kill(run.process.pid, signal.SIGINT)
     code, _ = run.end()
