@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +84,11 @@ class ToolCall:
 
     name: str
     arguments: str
+
+
+Message = Mapping[str, str]
+"""One of a conversation: its role (user, assistant) and its content."""
+OnText = Callable[[str], None]
 
 
 class Endpoint:
@@ -186,14 +191,29 @@ class Endpoint:
         document = self._json("POST", "/v1/chat/completions", _chat_body(model, prompt, max_tokens))
         return self._answer("/v1/chat/completions", document, lambda choice: _text(choice["message"]["content"]))
 
-    def stream_chat(self, model: str, prompt: str, max_tokens: int) -> StreamedAnswer:
+    def stream_chat(
+        self,
+        model: str,
+        prompt: str,
+        max_tokens: int,
+        *,
+        history: Sequence[Message] = (),
+        on_text: OnText | None = None,
+    ) -> StreamedAnswer:
         """One streamed chat answer at temperature 0, timed.
+
+        Args:
+            model: to ask.
+            prompt: what the user says.
+            max_tokens: of the answer.
+            history: what was said before, oldest first.
+            on_text: told each piece of text as it comes.
 
         Raises:
             IntegrityError: the stream ended without `[DONE]`, or an event was none.
         """
         body = {
-            **_chat_body(model, prompt, max_tokens),
+            **_chat_body(model, prompt, max_tokens, history),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -218,6 +238,8 @@ class Endpoint:
                     gaps += [now - latest] if latest is not None else []
                     first, latest = (now - start if first is None else first), now
                     text.append(piece)
+                    if on_text:
+                        on_text(piece)
         total = self._clock() - start
         return StreamedAnswer(
             Answer("".join(text), str(reason or ""), tokens), total if first is None else first, total, len(text),
@@ -338,10 +360,10 @@ def _tokens(document: dict[str, Any]) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _chat_body(model: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+def _chat_body(model: str, prompt: str, max_tokens: int, history: Sequence[Message] = ()) -> dict[str, Any]:
     return {
         "model": model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [*history, {"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": 0,
     }

@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("modelberth.cli.status", "Say of each service at which stage it is, and why."),
     "watch": ("modelberth.cli.watch", "Follow services until they answer."),
     "logs": ("modelberth.cli.logs", "Print the log of a service's engine, or of what fetches its weights."),
+    "top": ("modelberth.cli.top", "Show how busy services and their GPUs are."),
+    "chat": ("modelberth.cli.chat", "Talk to services or endpoints, several side by side."),
     "destroy": ("modelberth.cli.destroy", "Delete a stack from the cluster; weights and Secrets stay."),
     "verify": ("modelberth.cli.verify", "Ask an OpenAI-compatible endpoint everything that its clients will."),
     "register": ("modelberth.cli.register", "Record a stack's services in the Kubeflow Model Registry."),

@@ -49,6 +49,18 @@ def data(text: str) -> None:
         raise DoesNotFit("the result cannot be written", where="standard output", why=error.strerror or "") from error
 
 
+def piece(text: str) -> None:
+    """A piece of a text that is still coming, to standard output, without a line end.
+
+    Raises:
+        BrokenPipeError: whoever read it has gone.
+    """
+    if sys.stdout is not None:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+
+
 def document(value: Any, form: str) -> None:
     """A document as `json` or `yaml`, to standard output."""
     if form == "yaml":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -414,6 +415,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(404, "NotFound", f'pods "{name}" not found')
         if sub == "log":
             self._log(pod, namespace, name, query)
+        elif sub.partition("/")[0] == "proxy":
+            self._proxy(namespace, name, sub)
         elif sub == "portforward":
             self._forward(pod, namespace, name, query)
         else:
@@ -453,6 +456,19 @@ class _Handler(BaseHTTPRequestHandler):
                     continue
             start += len(piece)
             yield piece
+
+    def _proxy(self, namespace: str, name: str, sub: str) -> None:
+        pod, _, port = name.partition(":")
+        real = self.server.owner.pod_ports.get((namespace, pod, int(port or 80)))
+        if real is None:
+            raise Refused(
+                503, "ServiceUnavailable", f"error trying to reach service: dial tcp 10.0.0.1:{port}: refused"
+            )
+        connection = http.client.HTTPConnection("127.0.0.1", real, timeout=10)
+        connection.request("GET", sub.removeprefix("proxy") or "/")
+        answer = connection.getresponse()
+        self._send_bytes(answer.status, answer.read(), answer.getheader("Content-Type") or "text/plain")
+        connection.close()
 
     def _forward(self, pod: Document, namespace: str, name: str, query: dict[str, str]) -> None:
         if not (pod.get("spec") or {}).get("nodeName"):

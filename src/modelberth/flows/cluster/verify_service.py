@@ -6,8 +6,9 @@ The tunnel ends at the engine itself, in front of which OpenShift AI may put a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelberth.adapters.kubernetes_api import Cluster, Ref, forward
@@ -36,13 +37,40 @@ def verify_service(cluster: Cluster, namespace: str, name: str, request: VerifyR
         NotReady: it is not there, or not ready.
         AuthError, RemoteUnavailable: the cluster cannot be asked, or refuses a port-forward.
     """
+    with reached(cluster, namespace, name) as way:
+        report = verify_endpoint(replace(request, url=way.url, unverified=way.unverified))
+    return replace(report, url=f"{name} ({way.target})")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a service is reached from here.
+
+    Attributes:
+        url: on this machine.
+        unverified: its certificate is the pod's own: the tunnel is what leads to the right one.
+        target: in words: `pod mistral-0, port 8080`.
+    """
+
+    url: str
+    unverified: bool
+    target: str
+
+
+@contextmanager
+def reached(cluster: Cluster, namespace: str, name: str) -> Iterator[Way]:
+    """A tunnel to a ready pod of a service, while the block runs.
+
+    Raises:
+        NotReady: it is not there, or not ready.
+        AuthError, RemoteUnavailable: the cluster cannot be asked, or refuses a port-forward.
+    """
     states, _ = current(cluster, namespace, [name])
     pod = _ready_pod(states[0])
     port, secure = _engine_port(cluster.get(Ref(PODS, pod, namespace)) or {})
     with forward(cluster, namespace, pod, port) as tunnel:
         url = f"{'https' if secure else 'http'}://127.0.0.1:{tunnel.port}"
-        report = verify_endpoint(replace(request, url=url, unverified=secure))
-    return replace(report, url=f"{name} (pod {pod}, port {port})")
+        yield Way(url, secure, f"pod {pod}, port {port}")
 
 
 def declared(service: Service, request: VerifyRequest, prompts: tuple[str, ...]) -> VerifyRequest:
