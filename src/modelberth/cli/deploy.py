@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from modelberth.adapters.kubernetes_api import Target
     from modelberth.flows.cluster.comparison import Compared
+    from modelberth.flows.spec_file import SpecFile
 
 EPILOG = """\b
 Examples:
@@ -36,7 +37,10 @@ ready or not verified, 130 Ctrl-C (what was applied goes on)."""
 @click.option("--yes", is_flag=True, show_envvar=True, help="Do not ask.")
 @click.option("--ship", is_flag=True, show_envvar=True, help="Bring the weights first, by the stack's upload Jobs.")
 @click.option("--scale-machinesets", is_flag=True, show_envvar=True, help="Bring the nodes of the pools first.")
-@click.option("--dry-run", is_flag=True, show_envvar=True, help="Let the server check everything, and change nothing.")
+@click.option(
+    "--dry-run", type=click.Choice(["server", "client"]), is_flag=False, flag_value="server", show_envvar=True,
+    help="Change nothing: let the server check everything, or print the objects without asking it.",
+)  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=3600.0, metavar="SECONDS", show_envvar=True,
     help="Time until every service must answer.",
@@ -48,7 +52,7 @@ ready or not verified, 130 Ctrl-C (what was applied goes on)."""
 )
 @output_option("table", "json", "yaml")
 def command(
-    spec: Path, *, target: Target, yes: bool, ship: bool, scale_machinesets: bool, dry_run: bool, timeout: float,
+    spec: Path, *, target: Target, yes: bool, ship: bool, scale_machinesets: bool, dry_run: str | None, timeout: float,
     no_wait: bool, no_verify: bool, rollback_on_failure: bool, form: str,
 ) -> int:  # fmt: skip
     """Bring a stack onto the cluster, follow it until it answers, and verify it with real requests."""
@@ -60,12 +64,16 @@ def command(
     from modelberth.flows.spec_file import read_spec_file
 
     read = read_spec_file(spec)
+    if dry_run == "client":
+        _print_objects(read, str(spec))
+        return 0
     namespace = target.namespace or read.stack.metadata.namespace
     with connect(replace(target, namespace=namespace)) as cluster:
         talk(f"context {cluster.context}, server {cluster.server}, as {cluster.user}, namespace {namespace}")
         request = DeployRequest(
-            namespace, ship, scale_machinesets, not no_wait, not no_verify, rollback_on_failure, timeout, dry_run
-        )
+            namespace, ship, scale_machinesets, not no_wait, not no_verify, rollback_on_failure, timeout,
+            dry_run == "server",
+        )  # fmt: skip
 
         def confirm(compared: Sequence[Compared]) -> bool:
             talk(*plan(compared))
@@ -79,6 +87,14 @@ def command(
         return 0
     show(result, form)
     return 0
+
+
+def _print_objects(read: SpecFile, spec: str) -> None:
+    from modelberth.base.yamlio import write_documents
+    from modelberth.cli.output import data
+    from modelberth.manifests.tree import stack_tree
+
+    data(write_documents(stack_tree(read.stack, spec_path=spec).objects).rstrip("\n"))
 
 
 def _asked(changed: int, spec: str) -> bool:

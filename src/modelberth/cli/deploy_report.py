@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
 from modelberth.cli.status_report import lines as state_lines
 from modelberth.cli.status_report import plain
@@ -27,6 +28,10 @@ def show(result: DeployResult, form: str) -> None:
         data("\n".join(state_lines(result.states)))
     else:
         data("\n".join(plan(result.objects)))
+    for name, stages in result.stages.items():
+        if stages:
+            planned = f"; a start may take {format_seconds(result.planned[name])}" if name in result.planned else ""
+            data(f"{name}: {', '.join(f'{each.stage} {format_seconds(each.seconds)}' for each in stages)}{planned}")
     for report in result.reports:
         data(f"{report.url}: {len(report.checks)} checks passed")
 
@@ -36,9 +41,14 @@ def plain_result(result: DeployResult) -> dict[str, Any]:
     return {
         "schemaVersion": "modelberth.dev/deploy/v1",
         "objects": objects(result.objects),
-        "services": [plain(each) for each in result.states],
+        "services": [
+            {**plain(each), "stages": [{"stage": stage.stage, "seconds": round(stage.seconds, 3)}
+                                       for stage in result.stages.get(each.name, ())],
+             "plannedSeconds": result.planned.get(each.name)}
+            for each in result.states
+        ],
         "checks": [plain_report(each) for each in result.reports],
-    }
+    }  # fmt: skip
 
 
 def objects(compared: Sequence[Compared]) -> list[dict[str, str]]:

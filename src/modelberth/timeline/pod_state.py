@@ -41,6 +41,7 @@ class PodState:
         restarts: of all its containers.
         node: that it runs on; empty before it has one.
         engine: name of the engine's container once it runs; empty before.
+        fetcher: name of the container that fetches the weights, while it runs.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PodState:
     restarts: int = 0
     node: str = ""
     engine: str = ""
+    fetcher: str = ""
 
 
 def pod_state(pod: Object) -> PodState:
@@ -64,7 +66,11 @@ def pod_state(pod: Object) -> PodState:
     }
     stage, failing, why = _progress(spec, status)
     engine = next((str(each["name"]) for each in containers if _is_engine(each) and "running" in _state(each)), "")
-    return PodState(stage=stage, failing=failing, why=why, ready=stage == READY, engine=engine, **facts)  # type: ignore[arg-type]
+    fetcher = next((str(each["name"]) for each in _list(status.get("initContainerStatuses")) if _fetches(each)), "")
+    return PodState(
+        stage=stage, failing=failing, why=why, ready=stage == READY, engine=engine,
+        fetcher=fetcher if stage == DOWNLOAD and not failing else "", **facts,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _progress(spec: Object, status: Object) -> tuple[str, bool, str]:
@@ -154,6 +160,10 @@ def _scheduling(message: str) -> str:
 
 def _is_engine(status: Object) -> bool:
     return status.get("name") in ENGINE_CONTAINERS
+
+
+def _fetches(status: Object) -> bool:
+    return "running" in _state(status) and not status.get("started")
 
 
 def _state(status: Object) -> Object:

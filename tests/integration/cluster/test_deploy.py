@@ -320,3 +320,54 @@ def test_a_deletion_that_hangs_names_what_it_waits_for(
     done = on_cluster("destroy", spec, "--confirm", "berths", "--timeout", "1")
     assert done.returncode == 6
     assert "waits for inferenceservice.finalizers" in done.stderr
+
+
+def test_a_failure_is_diagnosed_at_once(on_cluster: Any, played: Any, spec: Path) -> None:
+    played(Scene.crash_loop)
+    done = on_cluster("deploy", spec, "--yes", "--timeout", "2")
+    assert done.returncode == 6
+    assert "MB-KV-001 The context is longer than the KV cache holds: The engine was asked for a context" in done.stderr
+    assert "fix: " in done.stderr
+
+
+def test_objects_without_a_cluster(berth: Any, spec: Path, tmp_path: Path) -> None:
+    done = berth("deploy", str(spec), "--dry-run", "client", "--kubeconfig", str(tmp_path / "none"))
+    assert done.returncode == 0
+    assert "kind: InferenceService" in done.stdout
+
+
+def test_a_namespace_that_is_deleted_meanwhile(played: Any, spec: Path, server: KubeServer, tmp_path: Path) -> None:
+    played(Scene.unschedulable)
+    config = server.kubeconfig(tmp_path)
+    command = [sys.executable, "-m", "modelberth.cli.main", "deploy", str(spec), "--yes", "--timeout", "4",
+               "--kubeconfig", str(config)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "no node fits" in line:
+                break
+        for kind, name in (("InferenceService", "mistral"), ("ServingRuntime", "vllm-runtime")):
+            server.remove(kind, name, NAMESPACE)
+        server.remove("Namespace", NAMESPACE)
+        said = process.stderr.read()
+        assert process.wait() == 6
+    assert "mistral: absent" in said
+
+
+def test_the_rendered_script_runs_it_all(
+    berth: Any, played: Any, spec: Path, server: KubeServer, tmp_path: Path
+) -> None:
+    played(Scene.ready)
+    finish_jobs(server, "Complete")
+    assert berth("render", str(spec), "-o", str(tmp_path)).returncode == 0
+    script = tmp_path / "steps" / "berths" / "deploy.sh"
+    config = server.kubeconfig(tmp_path)
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    run = subprocess.run([script], env={"PATH": path, "KUBECONFIG": str(config), "HOME": str(tmp_path)},
+                         capture_output=True, text=True, check=False)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "mistral: verified" in run.stderr
+    server.deny("patch", "inferenceservices")
+    run = subprocess.run([script], env={"PATH": path, "KUBECONFIG": str(config), "HOME": str(tmp_path)},
+                         capture_output=True, text=True, check=False)  # fmt: skip
+    assert run.returncode == 4

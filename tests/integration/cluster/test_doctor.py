@@ -117,6 +117,24 @@ def test_a_queue_that_is_not_there(on_cluster: Any, scene: Scene, server: KubeSe
     assert found["namespace"] == ("failed", "Kueue does not look after it")
 
 
+@pytest.mark.parametrize(
+    ("version", "driver", "said"),
+    [("3.0", "580.65.06", "CUDA error 803"), ("3.4", "570.195.03", "too old for the engine's CUDA 13"),
+     ("3.0", "570.195.03", ""), ("3.4", "580.65.06", "")],
+)  # fmt: skip
+def test_the_driver_and_the_image(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, version: str,
+                                  driver: str, said: str) -> None:  # fmt: skip
+    put_keys(server, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    spec.write_text(SPEC.replace('"3.0"', f'"{version}"'))
+    node = server.get("Node", "gpu-1")
+    assert node is not None
+    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = driver
+    server.put(node)
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["driver"]
+    assert found[0] == ("failed" if said else "ok")
+    assert said in found[1]
+
+
 def test_what_may_not_be_seen_fails_nothing(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path) -> None:
     put_keys(server, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     server.deny("list", "nodes")

@@ -50,6 +50,17 @@ def test_each_moment_has_its_stage_and_reason(
     assert done.returncode == (0 if expected[0] == "ready" else 6)
 
 
+def test_a_download_says_how_far_it_is(on_cluster: Any, scene: Scene) -> None:
+    scene.service()
+    scene.put_pod(phase="Pending", init={"ready": False, "state": {"running": {"startedAt": "2026-11-25T09:00:00Z"}}})
+    scene.log(
+        "fetching\n[  60.0 s] fetch: 12.00 GB of 47.14 GB, 410.00 MB/s, 86 s left\n", container="storage-initializer"
+    )
+    found = state(on_cluster("status", "mistral", "-o", "json"))
+    assert (found["state"], found["stage"]) == ("progressing", "download")
+    assert "12.00 GB of 47.14 GB, 410.00 MB/s, 86 s left" in found["why"]
+
+
 def test_a_stale_ready_is_not_ready(on_cluster: Any, scene: Scene) -> None:
     scene.crash_loop(ready="True")
     found = state(on_cluster("status", "mistral", "-o", "json"))

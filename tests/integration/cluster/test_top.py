@@ -36,7 +36,7 @@ def test_engines_and_cards(on_cluster: Any, scene: Scene, server: KubeServer, ht
     ]
     server.listen_in_pod(NAMESPACE, scene.pod, 8080, metrics(http_server, *pages))
     labels = {"app": "nvidia-dcgm-exporter"}
-    server.put({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "dcgm", "namespace": "default", "labels": labels},
+    f"vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n" f"vllm:generation_tokens_total {n}\n"
                 "spec": {"nodeName": "gpu-1", "containers": [{"name": "exporter"}]}})  # fmt: skip
     place = f'{{gpu="0",namespace="{NAMESPACE}",pod="{scene.pod}"}}'
     page = f"DCGM_FI_DEV_GPU_UTIL{place} 87\nDCGM_FI_DEV_FB_USED{place} 20480\n"

@@ -8,13 +8,15 @@ on without us, whatever ends us.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelberth.adapters.kubernetes_api import Cluster, Document, Ref, dropped_fields
 from modelberth.adapters.kubernetes_api.kinds import NAMESPACES
 from modelberth.base.errors import BerthError, Conflict, Interrupted, NotReady, PrerequisiteMissing
+from modelberth.base.units import parse_bytes
 from modelberth.flows.cluster.comparison import Compared, compare
+from modelberth.flows.cluster.diagnose import diagnose_services
 from modelberth.flows.cluster.hold import held
 from modelberth.flows.cluster.jobs import run_jobs
 from modelberth.flows.cluster.machines import scale_up
@@ -25,10 +27,12 @@ from modelberth.flows.progress import Listener, Note, StageBegun
 from modelberth.flows.spec_file import SpecFile
 from modelberth.flows.verify_endpoint import VerifyReport, VerifyRequest
 from modelberth.manifests.objects import SYNC_WAVE, WAVE_REGISTRATION
+from modelberth.manifests.resources import start_seconds
 from modelberth.manifests.tree import stack_tree
 from modelberth.manifests.upload_jobs import uploads
 from modelberth.spec.services import Service, services
 from modelberth.timeline.service_state import ServiceState
+from modelberth.timeline.stages import StageTime
 
 DEFAULT_TIMEOUT = 3600.0
 _FAILING_SECONDS = 120.0
@@ -70,12 +74,16 @@ class DeployResult:
     Attributes:
         objects: each with what was, or would be, done.
         states: of the services at the end; empty where nobody waited.
+        stages: of each service, those that were seen to end, and how long each took.
+        planned: seconds that a start may take by the plan, by service; where the size of the weights is declared.
         reports: of the verification.
         refused: whether the user said no.
     """
 
     objects: list[Compared]
     states: tuple[ServiceState, ...] = ()
+    stages: Mapping[str, tuple[StageTime, ...]] = field(default_factory=dict)
+    planned: dict[str, int] = field(default_factory=dict)
     reports: list[VerifyReport] = field(default_factory=list)
     refused: bool = False
 
@@ -191,9 +199,14 @@ class _Run:
         """
         try:
             outcome = self._wait()
-            self._result.states = outcome.states
+            self._result.states, self._result.stages = outcome.states, outcome.stages
+            self._result.planned = {
+                each.name: start_seconds(parse_bytes(each.variant.weights_size))
+                for each in self._services
+                if each.variant.weights_size is not None
+            }
             if not outcome.all_ready:
-                raise _not_ready(outcome, self._request)
+                raise self._not_ready(outcome)
             if self._request.verify:
                 self._verify()
         except NotReady:
@@ -206,6 +219,30 @@ class _Run:
         late = [each.wanted for each in self._result.objects if self._is_late(each)]
         if late:
             run_jobs(self._cluster, late, self._request.timeout, self._listener)
+
+    def _not_ready(self, outcome: Outcome) -> NotReady:
+        """What is not ready, where it stands, and what a diagnosis says of it."""
+        late = [each for each in outcome.states if each.state not in {"ready", "stopped"}]
+        lines = [
+            f"{each.name}: {each.state} in {each.stage or 'no stage'}{': ' + each.why if each.why else ''}"
+            for each in late
+        ]
+        how = f"after {outcome.seconds:.0f} s" if outcome.timed_out else "and keep failing"
+        namespace = self._request.namespace
+        return NotReady(
+            f"{len(late)} of {len(outcome.states)} services are not ready {how}",
+            where=f"namespace {namespace}", why="\n".join([*lines, *self._findings([each.name for each in late])]),
+            next_step=f"berth diagnose {late[0].name} -n {namespace}" if late else f"berth status -n {namespace}",
+        )  # fmt: skip
+
+    def _findings(self, names: Sequence[str]) -> list[str]:
+        """The first findings of a diagnosis, as lines; none where it cannot be made."""
+        there = [each.name for each in self._result.states if each.name in names and each.state != "absent"]
+        try:
+            found = diagnose_services(self._cluster, self._request.namespace, there).findings if there else ()
+        except BerthError as error:
+            return [f"no diagnosis: {error.why or error.what}"]
+        return [line for each in found[:2] for line in (f"{each.id} {each.title}: {each.cause}", f"fix: {each.fix}")]
 
     def _what_continues(self) -> str:
         return (
@@ -272,16 +309,3 @@ def _restored(before: Document, now: Document | None) -> Document:
 
 def _lost(sent: Document, stored: Document) -> tuple[str, ...]:
     return tuple(each for each in dropped_fields(sent, stored) if not each.startswith(".metadata"))
-
-
-def _not_ready(outcome: Outcome, request: DeployRequest) -> NotReady:
-    late = [each for each in outcome.states if each.state not in {"ready", "stopped"}]
-    lines = [
-        f"{each.name}: {each.state} in {each.stage or 'no stage'}{': ' + each.why if each.why else ''}" for each in late
-    ]
-    how = f"after {outcome.seconds:.0f} s" if outcome.timed_out else "and keep failing"
-    return NotReady(
-        f"{len(late)} of {len(outcome.states)} services are not ready {how}",
-        where=f"namespace {request.namespace}", why="\n".join(lines),
-        next_step=f"berth diagnose {late[0].name} -n {request.namespace}" if late else "berth status",
-    )  # fmt: skip

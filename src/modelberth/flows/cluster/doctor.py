@@ -17,6 +17,7 @@ from modelberth.adapters.kubernetes_api.kinds import INFERENCE_SERVICES, NAMESPA
 from modelberth.base.errors import AuthError, BerthError, DoesNotFit, PrerequisiteMissing
 from modelberth.base.text import printable
 from modelberth.base.units import format_decimal, parse_bytes
+from modelberth.catalog.drivers import driver_trouble
 from modelberth.flows.cluster.permissions import needed
 from modelberth.flows.cluster.quantities import quantity
 from modelberth.manifests.storage import storage_key
@@ -170,8 +171,19 @@ class _Examination:
         else:
             yield Checked("GPUs", "ok", text)
         versions = {_labels(each).get(label) for each in nodes for label in _DRIVER} - {None}
-        if versions:
-            yield Checked("driver", "ok", f"pool {pool.name}: {', '.join(sorted(map(str, versions)))}")
+        for driver in sorted(map(str, versions)):
+            yield self._driver(pool, driver)
+
+    def _driver(self, pool: Pool, driver: str) -> Checked:
+        major = driver.partition(".")[0]
+        declared = self._stack.platform if self._stack else None
+        own_image = declared is not None and declared.engine_image is not None
+        trouble = None
+        if declared is not None and major.isdigit() and not own_image:
+            trouble = driver_trouble(declared.kind, declared.version, int(major))
+        if trouble:
+            return _failed("driver", f"pool {pool.name}: {trouble[0]}", trouble[1], PrerequisiteMissing)
+        return Checked("driver", "ok", f"pool {pool.name}: {driver}")
 
     def _taken(self) -> dict[str, int]:
         """GPUs that pods hold, by node."""

@@ -16,9 +16,10 @@ from modelberth.adapters.kubernetes_api import Change, Cluster, Document, Kind, 
 from modelberth.adapters.kubernetes_api.kinds import INFERENCE_SERVICES, PODS
 from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import BerthError, PrerequisiteMissing
+from modelberth.base.text import printable, shorten
 from modelberth.findings.diagnosis.belonging import service_of
 from modelberth.timeline.log_lines import parse_line
-from modelberth.timeline.pod_state import PodState
+from modelberth.timeline.pod_state import DOWNLOAD, PodState
 from modelberth.timeline.service_state import ServiceState, absent, service_state
 from modelberth.timeline.stages import PROCESS, StartUp
 
@@ -70,6 +71,7 @@ class Picture:
         self._listed: set[str] = set()
         self._watches: list[Watch] = []
         self._stages: dict[str, tuple[int, str]] = {}
+        self._fetched: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to watch; `wait` then takes what comes.
@@ -166,19 +168,34 @@ class Picture:
 
     def _with_engine_stage(self, state: ServiceState) -> ServiceState:
         """The stage of the engine where a pod runs and is not ready; as it was read last."""
+        fetched = [self._fetched[pod.name] for pod in state.pods if pod.fetcher and self._fetched.get(pod.name)]
+        if state.state == "progressing" and state.stage == DOWNLOAD and fetched:
+            return replace(state, why=fetched[0])
         known = [self._stages[pod.name][1] for pod in state.pods if pod.name in self._stages and not pod.ready]
         if state.state == "progressing" and state.stage == PROCESS and known:
             return replace(state, stage=known[0])
         return state
 
     def read_stages(self, names: list[str] | None = None) -> bool:
-        """Read the logs of engines that start; whether a stage is another one now."""
+        """Read the logs of engines that start and the last words of what fetches; whether anything is another now."""
         changed = False
         for state in self.states(names):
             for pod in state.pods:
                 if pod.engine and not pod.ready and not pod.failing:
                     changed |= self._read_stage(pod)
+                elif pod.fetcher:
+                    changed |= self._read_fetched(pod)
         return changed
+
+    def _read_fetched(self, pod: PodState) -> bool:
+        """What fetches says how far it is: `berth fetch` with bytes, rate and time left, KServe's own file by file."""
+        last = ""
+        with suppress(BerthError):
+            for line in self.cluster.logs(self.namespace, pod.name, pod.fetcher, tail=1):
+                last = shorten(printable(line.decode(errors="replace")), 160)
+        was = self._fetched.get(pod.name)
+        self._fetched[pod.name] = last
+        return was != last
 
     def _read_stage(self, pod: PodState) -> bool:
         start = StartUp(0.0)

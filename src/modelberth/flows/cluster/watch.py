@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from modelberth.adapters.kubernetes_api import Cluster
 from modelberth.base.clock import Clock, monotonic
 from modelberth.flows.cluster.picture import Picture, picture
 from modelberth.timeline.service_state import ServiceState
+from modelberth.timeline.stages import StageTime
 
 _LOOK_SECONDS = 2.0
 _STEADY_SECONDS = 30.0
@@ -23,11 +24,13 @@ class Outcome:
         states: of the services at its end.
         timed_out: whether the time was over before all were ready.
         seconds: that it took.
+        stages: of each service, those that ended while it was watched, and how long each took.
     """
 
     states: tuple[ServiceState, ...]
     timed_out: bool
     seconds: float
+    stages: Mapping[str, tuple[StageTime, ...]] = field(default_factory=dict)
 
     @property
     def all_ready(self) -> bool:
@@ -81,9 +84,9 @@ def follow(
             done = bool(states) and all(each.state in {"ready", "stopped"} for each in states) and not for_ever
             late = timeout is not None and now - begun >= timeout
             if done or late or waiting.given_up:
-                return Outcome(tuple(states), late and not done, now - begun)
+                return Outcome(tuple(states), late and not done, now - begun, waiting.stages())
             left = timeout - (now - begun) if timeout is not None else _STEADY_SECONDS
-            starting = any(pod.engine and not pod.ready for each in states for pod in each.pods)
+            starting = any((pod.engine and not pod.ready) or pod.fetcher for each in states for pod in each.pods)
             seen.wait(min(left, _LOOK_SECONDS if starting or fail_after is not None else _STEADY_SECONDS))
 
 
@@ -96,9 +99,12 @@ class _Waiting:
         self._fail_after = fail_after
         self._told: dict[str, tuple[object, ...]] | None = None
         self._failing: dict[str, float] = {}
+        self._clocks: dict[str, _StageClock] = {}
 
     def take(self, seen: Picture, on_states: OnStates, now: float) -> list[ServiceState]:
         states = seen.states(self.names)
+        for each in states:
+            self._clocks.setdefault(each.name, _StageClock()).see(each.stage or each.state, now)
         summary: dict[str, tuple[object, ...]] = {
             each.name: (each.state, each.stage, each.why, each.ready) for each in states
         }
@@ -109,3 +115,23 @@ class _Waiting:
         if self._fail_after is not None:
             self.given_up = any(now - since >= self._fail_after for since in self._failing.values())
         return states
+
+    def stages(self) -> dict[str, tuple[StageTime, ...]]:
+        """The stages that have ended, by service."""
+        return {name: tuple(clock.ended) for name, clock in self._clocks.items()}
+
+
+class _StageClock:
+    """How long the stages of one service took, as far as they were seen."""
+
+    def __init__(self) -> None:
+        self.ended: list[StageTime] = []
+        self._now: tuple[str, float] | None = None
+
+    def see(self, stage: str, now: float) -> None:
+        """It is in this stage."""
+        if self._now is None:
+            self._now = (stage, now)
+        elif self._now[0] != stage:
+            self.ended.append(StageTime(self._now[0], now - self._now[1]))
+            self._now = (stage, now)
