@@ -30,17 +30,15 @@ def metrics(http_server: Any, *pages: str) -> int:
 
 def test_engines_and_cards(on_cluster: Any, scene: Scene, server: KubeServer, http_server: Any) -> None:
     scene.ready()
-    pages = [
-        f"vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\nvllm:generation_tokens_total {n}\n"
-        for n in (0, 50)
-    ]
-    server.listen_in_pod(NAMESPACE, scene.pod, 8080, metrics(http_server, *pages))
-    labels = {"app": "nvidia-dcgm-exporter"}
-    f"vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n" f"vllm:generation_tokens_total {n}\n"
-                "spec": {"nodeName": "gpu-1", "containers": [{"name": "exporter"}]}})  # fmt: skip
+    page = "vllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\nvllm:generation_tokens_total "
+    engine = metrics(http_server, f"{page}0\n", f"{page}50\n")
+    server.listen_in_pod(NAMESPACE, scene.pod, 8080, engine)
+    about = {"name": "dcgm", "namespace": "default", "labels": {"app": "nvidia-dcgm-exporter"}}
+    spec = {"nodeName": "gpu-1", "containers": [{"name": "exporter"}]}
+    server.put({"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec})
     place = f'{{gpu="0",namespace="{NAMESPACE}",pod="{scene.pod}"}}'
-    page = f"DCGM_FI_DEV_GPU_UTIL{place} 87\nDCGM_FI_DEV_FB_USED{place} 20480\n"
-    server.listen_in_pod("default", "dcgm", 9400, metrics(http_server, page))
+    cards = f"DCGM_FI_DEV_GPU_UTIL{place} 87\nDCGM_FI_DEV_FB_USED{place} 20480\n"
+    server.listen_in_pod("default", "dcgm", 9400, metrics(http_server, cards))
     done = on_cluster("top", "--seconds", "0.5", "-o", "json")
     (pod,) = json.loads(done.stdout)["pods"]
     assert (pod["service"], pod["tokensPerSecond"], pod["engine"]["kvCacheShare"]) == ("mistral", 100.0, 0.5)
