@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +95,19 @@ def _translated(error: OSError, number: int) -> Exception:
     if error.errno == errno.EACCES:
         return AuthError(f"port {number} needs privileges", where=where, next_step="choose a port from 1024 up")
     return error
+
+
+def reach(host: str, port: int, seconds: float = 5.0) -> str:
+    """Why a host cannot be reached on a port; empty where it can."""
+    try:
+        with socket.create_connection((host, port), timeout=seconds):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+
+
+def free_disk(folder: Path) -> int:
+    """Free bytes on the disk of a folder, or of the nearest one above it that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -52,7 +52,9 @@ def test_a_cluster_that_has_all_of_it(on_cluster: Any, scene: Scene, server: Kub
     done = on_cluster("doctor", spec, "-o", "json")
     found = checks(done)
     assert done.returncode == 0, done.stdout
-    assert {level for level, _ in found.values()} == {"ok"}
+    assert {level for name, (level, _) in found.items() if name not in {"store", "local engine", "local disk"}} == {
+        "ok"
+    }
     assert found["GPUs"][1] == "pool l4: 1 of NVIDIA-L4 wanted, 1 of 1 free"
     assert found["node disks"][1].startswith("mistral: 14.00 GB of weights")
     assert "✓ GPUs" in on_cluster("doctor", spec).stdout
@@ -147,6 +149,36 @@ def test_a_cluster_alone(on_cluster: Any, scene: Scene) -> None:
     done = on_cluster("doctor", "-o", "json")
     assert done.returncode == 0
     assert checks(done)["GPUs"] == ("ok", "NVIDIA-L4: 1 of 1 free")
+
+
+@pytest.mark.parametrize(("there", "level"), [("3.0.1", "ok"), ("3.2.0", "warning")])
+def test_the_platform_that_is_there(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, there: str,
+                                    level: str) -> None:  # fmt: skip
+    about = {"name": f"rhods-operator.{there}", "namespace": "default"}
+    server.put({"apiVersion": "operators.coreos.com/v1alpha1", "kind": "ClusterServiceVersion", "metadata": about})
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["platform"]
+    assert found[0] == level
+    assert there in found[1]
+
+
+def test_a_store_is_asked_from_here_where_it_can_be(
+    on_cluster: Any, scene: Scene, server: KubeServer, spec: Path
+) -> None:
+    inside = SPEC.replace("minio.example.com:9000", "minio.minio-storage.svc:9000")
+    spec.write_text(inside)
+    assert "not asked from here" in checks(on_cluster("doctor", spec, "-o", "json"))["store"][1]
+    spec.write_text(SPEC.replace("http://minio.example.com:9000", server.url))
+    assert checks(on_cluster("doctor", spec, "-o", "json"))["store"][0] == "ok"
+    spec.write_text(SPEC.replace("minio.example.com:9000", "127.0.0.1:9"))
+    assert checks(on_cluster("doctor", spec, "-o", "json"))["store"][0] == "warning"
+
+
+def test_this_machine_alone(berth: Any, tmp_path: Path) -> None:
+    done = berth("doctor", "--no-cluster", "--state", str(tmp_path / "state"), "-o", "json")
+    assert done.returncode == 0
+    found = checks(done)
+    assert set(found) == {"Python", "local engine", "local disk"}
+    assert found["local engine"] == ("warning", "none is installed")
 
 
 def test_no_api_server(berth: Any, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ RESOURCES = (
     Resource("infrastructure.opendatahub.io", ("v1",), "HardwareProfile", "hardwareprofiles"),
     Resource("machine.openshift.io", ("v1beta1",), "MachineSet", "machinesets"),
     Resource("route.openshift.io", ("v1",), "Route", "routes"),
+    Resource("operators.coreos.com", ("v1alpha1",), "ClusterServiceVersion", "clusterserviceversions"),
     Resource("nvidia.com", ("v1",), "ClusterPolicy", "clusterpolicies", False),
     Resource("external-secrets.io", ("v1",), "ExternalSecret", "externalsecrets"),
     Resource("argoproj.io", ("v1alpha1",), "Application", "applications"),

