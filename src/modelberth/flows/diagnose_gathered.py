@@ -11,6 +11,7 @@ from modelberth.base.text import did_you_mean
 from modelberth.findings.diagnosis.belonging import SERVICE_KINDS, belonging, service_of, serving_pods
 from modelberth.findings.diagnosis.diagnose import diagnose_objects
 from modelberth.findings.diagnosis.finding import Diagnosis
+from modelberth.findings.diagnosis.holders import with_holders
 from modelberth.flows.must_gather import Document, Gathered, LogPlace, read_must_gather
 
 
@@ -30,6 +31,7 @@ def diagnose_gathered(path: Path, service: str | None = None, namespace: str | N
     gathered = read_must_gather(path, namespace)
     objects = gathered.objects if service is None else _of_service(gathered, service)
     found = diagnose_objects(objects, gathered.logs(_that_matter(gathered.places, objects)))
+    found = with_holders(found, [each for each in gathered.objects if each.get("kind") == "Workload"])
     return replace(found, truncated=(*found.truncated, *gathered.notes))
 
 

@@ -52,6 +52,33 @@ def test_nothing_is_wrong(on_cluster: Any, scene: Scene, moment: Callable[[Scene
     assert (done.returncode, json.loads(done.stdout)["findings"]) == (0, [])
 
 
+def test_a_queue_says_what_is_missing_and_who_holds_it(on_cluster: Any, scene: Scene, server: KubeServer) -> None:
+    scene.unschedulable()
+    pod = server.get("Pod", scene.pod, NAMESPACE)
+    assert pod is not None
+    pod["spec"]["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
+    pod["status"]["conditions"] = []
+    server.put(pod)
+    server.remove("Event", f"{scene.pod}.failedscheduling", NAMESPACE)
+    text = (
+        "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor l4, "
+        "1 more needed"
+    )
+    api = "kueue.x-k8s.io/v1beta1"
+    about = {"name": "waiting", "namespace": NAMESPACE, "ownerReferences": [{"kind": "Pod", "name": scene.pod}]}
+    server.put({
+        "apiVersion": api, "kind": "Workload", "spec": {"queueName": "llm"}, "metadata": about,
+        "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": text}]},
+    })  # fmt: skip
+    admission = {"clusterQueue": "all", "podSetAssignments": [{"resourceUsage": {"nvidia.com/gpu": "4"}}]}
+    server.put({"apiVersion": api, "kind": "Workload", "metadata": {"name": "training", "namespace": "default"},
+                "spec": {}, "status": {"admission": admission}})  # fmt: skip
+    done = on_cluster("diagnose", "mistral", "-o", "json")
+    (finding, *_) = json.loads(done.stdout)["findings"]
+    assert finding["id"].startswith("MB-KUE-"), done.stdout
+    assert "4 GPUs are held by default/training (4 GPUs)" in finding["cause"]
+
+
 def test_only_the_service_that_is_named_is_looked_at(on_cluster: Any, server: KubeServer) -> None:
     Scene(server, "mistral").ready()
     Scene(server, "mistral-tp4").crash_loop()

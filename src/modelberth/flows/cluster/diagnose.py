@@ -11,7 +11,8 @@ from modelberth.base.text import did_you_mean
 from modelberth.findings.diagnosis.belonging import SERVICE_KINDS, belonging
 from modelberth.findings.diagnosis.diagnose import diagnose_objects
 from modelberth.findings.diagnosis.finding import Diagnosis
-from modelberth.flows.cluster.evidence import Evidence, logs_of, look
+from modelberth.findings.diagnosis.holders import with_holders
+from modelberth.flows.cluster.evidence import Evidence, all_workloads, logs_of, look
 
 
 def diagnose_services(cluster: Cluster, namespace: str, names: Sequence[str] = ()) -> Diagnosis:
@@ -32,6 +33,8 @@ def diagnose_services(cluster: Cluster, namespace: str, names: Sequence[str] = (
     unique = list({id(each): each for each in objects}.values())
     notes = list(evidence.notes)
     found = diagnose_objects(unique, logs_of(cluster, unique, notes))
+    if any(each.id.startswith("MB-KUE-") for each in found.findings):
+        found = with_holders(found, all_workloads(cluster, evidence))
     return replace(found, truncated=(*found.truncated, *notes))
 
 

@@ -67,6 +67,17 @@ def _kinds(cluster: Cluster, namespace: str) -> Iterator[tuple[Kind, str | None]
         yield Kind(f"kueue.x-k8s.io/{versions[0]}", name), None if name == "ClusterQueue" else namespace
 
 
+def all_workloads(cluster: Cluster, evidence: Evidence) -> list[Document]:
+    """Kueue's workloads of every namespace, for who holds a quota; those of ours where no others may be seen."""
+    kinds = {str(each["apiVersion"]) for each in evidence.objects if each.get("kind") == "Workload"}
+    ours = [each for each in evidence.objects if each.get("kind") == "Workload"]
+    try:
+        return [each for version in kinds for each in cluster.list(Kind(version, "Workload")).items]
+    except AuthError:
+        evidence.notes.append("Workloads of other namespaces may not be listed: who holds the quota is known in part")
+        return ours
+
+
 def logs_of(
     cluster: Cluster, objects: Sequence[Mapping[str, Any]], notes: list[str], tail: int = LOG_LINES
 ) -> list[Log]:
