@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelberth.base.text import printable
 from modelberth.cli.cluster_options import cluster_options
 from modelberth.cli.options import output_option
 
@@ -50,7 +51,7 @@ def command(
                 for each in found:
                     each.history.clear()
             else:
-                said += [_answer(each, text, max_tokens, form, named=len(found) > 1) for each in found]
+                said += _answers(found, text, max_tokens, form)
         if form != "table":
             from modelberth.cli.output import document
 
@@ -69,20 +70,29 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _answer(partner: Partner, text: str, max_tokens: int, form: str, *, named: bool) -> dict[str, Any]:
-    from modelberth.cli.output import data, piece, talk
+def _answers(found: list[Partner], text: str, max_tokens: int, form: str) -> list[dict[str, Any]]:
+    """What everybody says: of one as it comes, of several beside each other once all have answered."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    if form == "table" and named:
-        data(f"{partner.name}:")
-    streamed = partner.say(text, max_tokens, piece if form == "table" else lambda _text: None)
-    if form == "table":
+    from modelberth.cli.output import data, piece, side_by_side, talk
+
+    if form == "table" and len(found) == 1:
+        answers = [found[0].say(text, max_tokens, piece)]
         data("")
-        talk(
-            f"{partner.name}: first token {streamed.first_seconds:.2f} s, {streamed.answer.tokens} tokens, "
-            f"{streamed.tokens_per_second:.1f} tokens/s"
-        )
-    return {
-        "name": partner.name, "model": partner.model, "prompt": text, "text": streamed.answer.text,
-        "tokens": streamed.answer.tokens, "firstTokenSeconds": round(streamed.first_seconds, 6),
-        "tokensPerSecond": round(streamed.tokens_per_second, 3),
-    }  # fmt: skip
+    else:
+        with ThreadPoolExecutor(len(found)) as pool:
+            answers = list(pool.map(lambda each: each.say(text, max_tokens, lambda _text: None), found))
+    if form == "table":
+        if len(found) > 1:
+            texts = [f"{each.name}: {printable(one.answer.text)}" for each, one in zip(found, answers, strict=True)]
+            data("\n".join(side_by_side(texts)))
+        for each, one in zip(found, answers, strict=True):
+            talk(
+                f"{each.name}: first token {one.first_seconds:.2f} s, {one.answer.tokens} tokens, "
+                f"{one.tokens_per_second:.1f} tokens/s"
+            )
+    return [
+        {"name": each.name, "model": each.model, "prompt": text, "text": one.answer.text, "tokens": one.answer.tokens,
+         "firstTokenSeconds": round(one.first_seconds, 6), "tokensPerSecond": round(one.tokens_per_second, 3)}
+        for each, one in zip(found, answers, strict=True)
+    ]  # fmt: skip

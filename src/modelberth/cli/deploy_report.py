@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
 from modelberth.cli.status_report import lines as state_lines
-from modelberth.cli.status_report import plain
+from modelberth.cli.status_report import plain, stage_lines
 from modelberth.cli.verify_report import plain_report
 from modelberth.flows.cluster.comparison import Compared
 from modelberth.flows.cluster.deploy import DeployResult
@@ -28,10 +27,8 @@ def show(result: DeployResult, form: str) -> None:
         data("\n".join(state_lines(result.states)))
     else:
         data("\n".join(plan(result.objects)))
-    for name, stages in result.stages.items():
-        if stages:
-            planned = f"; a start may take {format_seconds(result.planned[name])}" if name in result.planned else ""
-            data(f"{name}: {', '.join(f'{each.stage} {format_seconds(each.seconds)}' for each in stages)}{planned}")
+    for line in stage_lines(result.stages, result.planned):
+        data(line)
     for report in result.reports:
         data(f"{report.url}: {len(report.checks)} checks passed")
 

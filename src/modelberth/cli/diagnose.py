@@ -70,6 +70,8 @@ def command(
         result = _of_gathering(must_gather, services, target)
     else:
         result = _of_cluster(services, target)
+    if model and not logs:
+        result = _with_model(result, model, gpu, vllm)
     show(result, form)
     return result.diagnosis.exit_code
 
@@ -104,3 +106,13 @@ def _of_cluster(services: tuple[str, ...], target: Target) -> DiagnoseResult:
     with connect(target) as cluster:
         found = diagnose_services(cluster, cluster.namespace, services)
         return DiagnoseResult(found, (f"namespace {cluster.namespace} of {cluster.context}",))
+
+
+def _with_model(result: DiagnoseResult, model: str, gpu: str | None, vllm: str | None) -> DiagnoseResult:
+    """The findings about memory with what the plan for this model and card says would fit."""
+    from dataclasses import replace
+
+    from modelberth.flows.diagnose import DiagnoseRequest, planned
+
+    request = DiagnoseRequest((), vllm=vllm, model=model, gpu=gpu)
+    return replace(result, diagnosis=planned(result.diagnosis, request, None, None))

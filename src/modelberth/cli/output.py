@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
 from modelberth.base.errors import DoesNotFit
@@ -110,3 +112,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[i
         return "  ".join(cells).rstrip()
 
     return [line(head), *(line(row) for row in rows)]
+
+
+def side_by_side(texts: Sequence[str]) -> Iterator[str]:
+    """Lines of several texts in columns beside each other, as wide as the terminal has room for."""
+    column = max(28, (width() - 2 * len(texts)) // len(texts))
+    wrapped = [textwrap.wrap(text, column - 2) for text in texts]
+    for line in zip_longest(*wrapped, fillvalue=""):
+        yield ("  " + "  ".join(cell.ljust(column - 2) for cell in line)).rstrip()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelberth.base.clock import utc_now
+from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
 from modelberth.timeline.service_state import ServiceState
+from modelberth.timeline.stages import StageTime
 
 _SCHEMA = "modelberth.dev/status/v1"
 _MARKS = {
@@ -77,3 +79,15 @@ def _age(state: ServiceState) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def stage_lines(stages: Mapping[str, Sequence[StageTime]], planned: Mapping[str, int]) -> list[str]:
+    """How long each stage of each service took, beside what a start may take by the plan."""
+    lines = []
+    for name, ended in stages.items():
+        if ended:
+            took = ", ".join(f"{each.stage} {format_seconds(each.seconds)}" for each in ended)
+            whole = format_seconds(sum(each.seconds for each in ended))
+            beside = f" of {format_seconds(planned[name])} planned at most" if name in planned else ""
+            lines.append(f"{name}: {took}; {whole}{beside}")
+    return lines

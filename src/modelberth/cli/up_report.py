@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
-from itertools import zip_longest
 
 from modelberth.base.units import format_decimal, format_seconds
 from modelberth.cli import output
@@ -65,11 +63,10 @@ def _answers(report: UpReport, *, wide: bool) -> Iterator[str]:
         return
     prompts = [answer.prompt for answer in asked[0].interview.answers] if asked[0].interview else []
     shown = len(prompts) if wide else min(_SHOWN, len(prompts))
-    column = max(28, (output.width() - 2 * len(asked)) // len(asked))
     for index in range(shown):
         yield ""
         yield f"? {prompts[index]}"
-        yield from _side_by_side([_answer(service, index) for service in asked], column)
+        yield from output.side_by_side([_answer(service, index) for service in asked])
     if shown < len(prompts):
         yield f"... and {len(prompts) - shown} more prompts: -o wide"
 
@@ -77,12 +74,6 @@ def _answers(report: UpReport, *, wide: bool) -> Iterator[str]:
 def _answer(service: ServiceReport, index: int) -> str:
     text = service.interview.answers[index].text if service.interview else ""
     return f"{service.service.name}: {text}"
-
-
-def _side_by_side(texts: list[str], column: int) -> Iterator[str]:
-    wrapped = [textwrap.wrap(text, column - 2) for text in texts]
-    for line in zip_longest(*wrapped, fillvalue=""):
-        yield ("  " + "  ".join(cell.ljust(column - 2) for cell in line)).rstrip()
 
 
 def _recovery(report: UpReport) -> Iterator[str]:

@@ -41,9 +41,11 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
     from dataclasses import replace
 
     from modelberth.adapters.kubernetes_api import connect
-    from modelberth.cli.output import is_terminal
-    from modelberth.flows.cluster.targets import choose
+    from modelberth.cli.output import is_terminal, talk
+    from modelberth.cli.status_report import stage_lines
+    from modelberth.flows.cluster.targets import choose, planned_seconds
     from modelberth.flows.cluster.watch import follow
+    from modelberth.spec.services import services
 
     chosen = choose(targets)
     with connect(replace(target, namespace=target.namespace or chosen.namespace)) as cluster:
@@ -55,6 +57,9 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
             )  # fmt: skip
         finally:
             shown.finish()
+    if form != "jsonl":
+        known = services(chosen.spec.stack) if chosen.spec else ()
+        talk(*stage_lines(outcome.stages, planned_seconds(known)))
     return 0 if outcome.all_ready else 6
 
 

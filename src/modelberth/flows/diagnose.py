@@ -84,7 +84,7 @@ def run_diagnosis(request: DiagnoseRequest) -> DiagnoseResult:
     found = diagnose_logs(logs)
     found = replace(found, truncated=(*found.truncated, *(file.trouble for file in files if file.trouble)))
     if request.model or service:
-        found = _planned(found, request, service, spec)
+        found = planned(found, request, service, spec)
     names = tuple(file.name for file in files)
     if not request.apply_fix or spec is None or service is None:
         return DiagnoseResult(found, names)
@@ -112,7 +112,7 @@ def _service(spec: SpecFile, name: str | None) -> Service:
     return known[name]
 
 
-def _planned(found: Diagnosis, request: DiagnoseRequest, service: Service | None, spec: SpecFile | None) -> Diagnosis:
+def planned(found: Diagnosis, request: DiagnoseRequest, service: Service | None, spec: SpecFile | None) -> Diagnosis:
     """The findings about memory with what the plan says would fit; as they are where it cannot be planned.
 
     Raises:

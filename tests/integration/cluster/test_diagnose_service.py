@@ -45,6 +45,12 @@ def test_its_numbers_are_in_the_text(on_cluster: Any, scene: Scene) -> None:
     assert "1,024 tokens" in done.stdout
 
 
+def test_with_a_model_it_says_what_would_fit(on_cluster: Any, scene: Scene, weights: Any) -> None:
+    scene.crash_loop()
+    done = on_cluster("diagnose", "mistral", "--model", weights("bf16"), "--gpu", "L4", "-o", "json")
+    assert "The plan for NVIDIA-L4" in json.loads(done.stdout)["findings"][0]["fix"]
+
+
 @pytest.mark.parametrize("moment", [Scene.loading, Scene.ready])
 def test_nothing_is_wrong(on_cluster: Any, scene: Scene, moment: Callable[[Scene], None]) -> None:
     moment(scene)

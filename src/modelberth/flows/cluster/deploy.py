@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from modelberth.adapters.kubernetes_api import Cluster, Document, Ref, dropped_fields
 from modelberth.adapters.kubernetes_api.kinds import NAMESPACES
 from modelberth.base.errors import BerthError, Conflict, Interrupted, NotReady, PrerequisiteMissing
-from modelberth.base.units import parse_bytes
 from modelberth.flows.cluster.comparison import Compared, compare
 from modelberth.flows.cluster.diagnose import diagnose_services
 from modelberth.flows.cluster.hold import held
 from modelberth.flows.cluster.jobs import run_jobs
 from modelberth.flows.cluster.machines import scale_up
 from modelberth.flows.cluster.permissions import needed, require
+from modelberth.flows.cluster.targets import planned_seconds
 from modelberth.flows.cluster.verify_service import declared, verify_service
 from modelberth.flows.cluster.watch import Outcome, follow
 from modelberth.flows.progress import Listener, Note, StageBegun
 from modelberth.flows.spec_file import SpecFile
 from modelberth.flows.verify_endpoint import VerifyReport, VerifyRequest
 from modelberth.manifests.objects import SYNC_WAVE, WAVE_REGISTRATION
-from modelberth.manifests.resources import start_seconds
 from modelberth.manifests.tree import stack_tree
 from modelberth.manifests.upload_jobs import uploads
 from modelberth.spec.services import Service, services
@@ -200,11 +199,7 @@ class _Run:
         try:
             outcome = self._wait()
             self._result.states, self._result.stages = outcome.states, outcome.stages
-            self._result.planned = {
-                each.name: start_seconds(parse_bytes(each.variant.weights_size))
-                for each in self._services
-                if each.variant.weights_size is not None
-            }
+            self._result.planned = planned_seconds(self._services)
             if not outcome.all_ready:
                 raise self._not_ready(outcome)
             if self._request.verify:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelberth.base.units import parse_bytes
 from modelberth.flows.spec_file import SpecFile, read_spec_file
-from modelberth.spec.services import services
+from modelberth.manifests.resources import start_seconds
+from modelberth.spec.services import Service, services
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,15 @@ def choose(targets: Sequence[str]) -> Chosen:
         spec = read_spec_file(Path(first))
         return Chosen(tuple(each.name for each in services(spec.stack)), spec.stack.metadata.namespace, spec)
     return Chosen(tuple(targets))
+
+
+def planned_seconds(found: Iterable[Service]) -> dict[str, int]:
+    """Seconds that a start may take by the plan, by service; of those whose weights' size is declared.
+
+    It is what the rendered startup probe allows.
+    """
+    return {
+        each.name: start_seconds(parse_bytes(each.variant.weights_size))
+        for each in found
+        if each.variant.weights_size is not None
+    }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelberth.findings.diagnosis.catalogue import catalogue
+from modelberth.findings.diagnosis.diagnose import Log, diagnose_logs
 from signature_checks import diagnosed
 
 LOGS = Path(__file__).parents[3] / "data" / "engine-logs"
@@ -62,3 +63,11 @@ def test_every_kept_failure_is_tested() -> None:
 @pytest.mark.parametrize("name", ["bf16-eager", "w4a16-compiled"])
 def test_nothing_is_raised_where_all_is_well(name: str) -> None:
     assert diagnosed(LOGS / f"{name}.log", catalogue()).findings == ()
+
+
+@pytest.mark.parametrize("share", range(5, 100, 5))
+@pytest.mark.parametrize("name", ["bf16-eager", "w4a16-compiled"])
+def test_a_start_that_is_under_way_raises_nothing(name: str, share: int) -> None:
+    lines = (LOGS / f"{name}.log").read_bytes().splitlines(keepends=True)
+    begun = b"".join(lines[: len(lines) * share // 100])
+    assert diagnose_logs([Log(name, [begun])]).findings == ()
