@@ -90,6 +90,8 @@ class Pods:
     """The pods among the objects, for what events say about them."""
 
     by_name: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    settled: frozenset[tuple[str, str, str]] = frozenset()
+    """Other objects, by kind, namespace and name, that are well by now: what events say of them has passed."""
 
     def restarts(self, namespace: str, name: str) -> int:
         """Restarts of a pod's containers; 0 for one that is not there."""
@@ -106,6 +108,27 @@ class Pods:
         if reason in _BEFORE_START and any(_has_run(each) for each in _statuses(pod)):
             return True
         return reason in _SCHEDULING and bool(_dict(pod.get("spec")).get("nodeName"))
+
+
+_SETTLED = {
+    "Workload": ("Admitted", "QuotaReserved"),
+    "InferenceService": ("Ready",),
+    "LLMInferenceService": ("Ready",),
+    "Node": ("Ready",),
+}
+
+
+def _is_settled(each: _Named) -> bool:
+    """Whether an object that is no pod is as it should be."""
+    status = _dict(each.content.get("status"))
+    if each.kind in {"ReplicaSet", "Deployment"}:
+        wanted = _whole(status.get("replicas"))
+        return wanted > 0 and _whole(status.get("readyReplicas")) >= wanted
+    if each.kind == "PersistentVolumeClaim":
+        return status.get("phase") == "Bound"
+    wanted_types = _SETTLED.get(each.kind, ())
+    true = {_text(one.get("type")) for one in _list(status.get("conditions")) if one.get("status") == "True"}
+    return bool(wanted_types) and bool(true & set(wanted_types))
 
 
 def _statuses(pod: Object) -> list[Mapping[str, Any]]:
@@ -132,7 +155,10 @@ def object_candidates(objects: Iterable[Object], signatures: Iterable[Signature]
         signatures: those that are asked for.
     """
     named = [_named(each) for each in objects]
-    pods = Pods({(each.namespace, each.name): each.content for each in named if each.kind == "Pod"})
+    pods = Pods(
+        {(each.namespace, each.name): each.content for each in named if each.kind == "Pod"},
+        frozenset((each.kind, each.namespace, each.name) for each in named if _is_settled(each)),
+    )
     found = []
     for signature in signatures:
         hits = [hit for match in signature.match if match.log is None for hit in _hits(match, named, pods)]
@@ -214,7 +240,7 @@ def _event(wanted: EventMatch, event: _Named, pods: Pods) -> Iterator[_Found]:
         restarts = max(pods.restarts(namespace, name), _whole(content.get("restarts")))
         if pods.is_over(reason, namespace, name) or restarts < wanted.restarts:
             return
-    elif wanted.restarts:
+    elif wanted.restarts or (kind, namespace, name) in pods.settled or (kind, "", name) in pods.settled:
         return
     groups = _groups(wanted.message, message)
     if groups is not None:

@@ -148,6 +148,8 @@ class Start:
                 yield each
 
     def _counts(self, raised: Raised) -> bool:
+        if raised.traceback is not None and _REPORTS_HOME in raised.traceback.frames:
+            return False  # a thread that tells vLLM's makers of the use: nothing depends on it
         phase = raised.signature.phase
         if phase == "request":
             often = raised.lines >= _REJECTED_OFTEN and raised.lines >= self.served
@@ -160,9 +162,20 @@ class Start:
             return False  # it came up all the same
         if self.died and raised.record.line <= self.died + _WAKE:
             return True
-        return not (self.ready and self.last_served > raised.last)
+        if not self.ready:
+            return True
+        # A server that is up and did not die: what one request or a helper thread met is none of its failures.
+        return self.last_served <= raised.last and _is_of_engine(raised.record)
 
 
+def _is_of_engine(record: Record) -> bool:
+    """Whether the engine itself said it, and not the server in front of it."""
+    return record.of.process.startswith(_ENGINE_PROCESSES) or record.of.source.partition(":")[0] in _ENGINE_FILES
+
+
+_REPORTS_HOME = "usage_lib.py"
+_ENGINE_PROCESSES = ("EngineCore", "VllmWorker", "Worker", "RayWorker")
+_ENGINE_FILES = frozenset({"core.py", "multiproc_executor.py", "gpu_worker.py", "worker.py", "engine.py"})
 _WAKE = 400
 """Lines after the first sign of a death in which its cause may still be told, by another process."""
 
