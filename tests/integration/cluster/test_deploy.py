@@ -281,6 +281,14 @@ def test_weights_are_brought_first(on_cluster: Any, played: Any, spec: Path, ser
     assert "done before, unchanged" in on_cluster("deploy", spec, "--yes", "--ship").stderr
 
 
+def test_weights_that_no_job_can_bring_are_said(on_cluster: Any, played: Any, spec: Path) -> None:
+    played(Scene.ready)
+    spec.write_text("".join(line for line in SPEC.splitlines(keepends=True) if not line.startswith("delivery:")))
+    done = on_cluster("deploy", spec, "--yes", "--ship")
+    assert done.returncode == 0, done.stderr
+    assert "weights are not brought from here, the stack has no delivery" in done.stderr
+
+
 def test_weights_that_do_not_arrive_end_it(on_cluster: Any, played: Any, spec: Path, server: KubeServer) -> None:
     played(Scene.ready)
     finish_jobs(server, "Failed")

@@ -168,6 +168,9 @@ class _Run:
 
     def bring(self, jobs: Sequence[Sequence[Document]]) -> None:
         """Weights and nodes, before what needs them."""
+        if self._request.ship and not jobs and any(each.source is not None for each in self._services):
+            why = "the stack has no delivery:" if self._spec.stack.delivery is None else "no upload Job can bring them:"
+            self._listener(Note("", f"weights are not brought from here, {why} berth ship SOURCE DESTINATION does it"))
         for job in jobs:
             run_jobs(self._cluster, job, self._request.timeout, self._listener)
         if self._request.scale_machine_sets:
