@@ -14,6 +14,7 @@ DATA = sorted(file.name for file in files("modelberth.catalog").iterdir() if fil
 
 def test_the_data_files_are_found():
     assert DATA == [
+        "drivers.json",
         "engine_log.json",
         "engines.json",
         "gpus.json",
