@@ -92,8 +92,11 @@ def _judged(service: Object, pods: Sequence[PodState], workloads: Sequence[Objec
     generation, seen = about.get("generation"), status.get("observedGeneration")
     if isinstance(generation, int) and isinstance(seen, int) and seen < generation:
         return "progressing", "", f"its controller has seen generation {seen} of {generation}"
-    if _ready(status).get("status") == "True" and pods and all(each.ready for each in pods):
+    wanted = _wanted(service)
+    if _ready(status).get("status") == "True" and len(pods) >= wanted and all(each.ready for each in pods):
         return "ready", READY, ""
+    if pods and len(pods) < wanted and all(each.ready for each in pods):
+        return "progressing", "", f"{len(pods)} of {wanted} pods are there"
     slowest = min(pods, key=_progress, default=None)
     if slowest is None:
         return _without_pods(status)
@@ -137,6 +140,12 @@ def _is_stopped(service: Object) -> bool:
     spec = _dict(service.get("spec"))
     replicas = _dict(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
     return str(annotations.get(_STOP, "")).lower() == "true" or replicas == 0
+
+
+def _wanted(service: Object) -> int:
+    """Pods that there must be at least; 1 where the service does not say, and of an LLMInferenceService."""
+    replicas = _dict(_dict(service.get("spec")).get("predictor")).get("minReplicas")
+    return max(1, replicas) if isinstance(replicas, int) else 1
 
 
 def _ready(status: Object) -> Object:

@@ -46,6 +46,11 @@ class StartUp:
         self._starts = [(item["stage"], tuple(item["starts"])) for item in facts["stages"]]
         self._token_marks = tuple(facts["kvCacheTokens"])
 
+    @property
+    def order(self) -> list[str]:
+        """Every stage, in the order in which a start goes through them."""
+        return list(self._order)
+
     def feed(self, line: LogLine, now: float) -> str | None:
         """Take the next line; returns the stage that begins with it, if one does."""
         if line.message.startswith(self._token_marks) and (match := _TOKENS.search(line.message)):

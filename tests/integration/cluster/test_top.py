@@ -41,7 +41,8 @@ def test_engines_and_cards(on_cluster: Any, scene: Scene, server: KubeServer, ht
     server.listen_in_pod("default", "dcgm", 9400, metrics(http_server, cards))
     done = on_cluster("top", "--seconds", "0.5", "-o", "json")
     (pod,) = json.loads(done.stdout)["pods"]
-    assert (pod["service"], pod["tokensPerSecond"], pod["engine"]["kvCacheShare"]) == ("mistral", 100.0, 0.5)
+    assert (pod["service"], pod["engine"]["kvCacheShare"]) == ("mistral", 0.5)
+    assert 0 < pod["tokensPerSecond"] <= 100  # 50 tokens in half a second or, on a busy machine, more
     assert pod["gpus"] == [{"utilizationPercent": 87.0, "usedMiB": 20480.0, "freeMiB": 0.0}]
     row = on_cluster("top", "mistral", "--seconds", "0").stdout.splitlines()[1].split()
     assert row[2:7] == ["87%", "20.0", "GiB", "50%", "3"]

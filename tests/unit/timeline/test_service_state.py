@@ -85,6 +85,18 @@ def test_a_service_is_as_ready_as_its_slowest_pod(kind: str) -> None:
     assert service_state(service(kind, ready="False"), [ready]).why == "still working"
 
 
+def test_fewer_pods_than_are_wanted_are_not_ready() -> None:
+    wanted = service() | {"spec": {"predictor": {"minReplicas": 3}}}
+    found = service_state(wanted, [pod(containers=[ENGINE_READY])])
+    assert (found.state, found.why) == ("progressing", "1 of 3 pods are there")
+
+
+def test_the_scheduler_of_a_service_is_no_engine_of_it() -> None:
+    labels = {"app.kubernetes.io/part-of": "llminferenceservice", "app.kubernetes.io/name": "s",
+              "app.kubernetes.io/component": "llminferenceservice-router-scheduler"}  # fmt: skip
+    assert service_of({"metadata": {"labels": labels}}) == ""
+
+
 def test_a_pod_that_goes_does_not_count() -> None:
     going = pod(containers=[status("kserve-container", RUNNING)])
     going["metadata"]["deletionTimestamp"] = "2026-11-25T09:00:00Z"

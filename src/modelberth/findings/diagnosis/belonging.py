@@ -14,6 +14,7 @@ Object = Mapping[str, Any]
 SERVICE_KINDS = frozenset({"InferenceService", "LLMInferenceService"})
 _LABELS = ("serving.kserve.io/inferenceservice", "app.kubernetes.io/name")
 _SERVING_PART = "llminferenceservice"
+_SCHEDULER = "llminferenceservice-router-scheduler"
 
 
 def service_of(pod: Object) -> str:
@@ -21,6 +22,8 @@ def service_of(pod: Object) -> str:
     labels = _about(pod).get("labels") or {}
     if labels.get(_LABELS[0]):
         return str(labels[_LABELS[0]])
+    if labels.get("app.kubernetes.io/component") == _SCHEDULER:
+        return ""  # it has the service's name and a container `main`, and no engine
     if _SERVING_PART in str(labels.get("app.kubernetes.io/part-of", "")):
         return str(labels.get(_LABELS[1], ""))
     return ""

@@ -173,7 +173,8 @@ class Picture:
             return replace(state, why=fetched[0])
         known = [self._stages[pod.name][1] for pod in state.pods if pod.name in self._stages and not pod.ready]
         if state.state == "progressing" and state.stage == PROCESS and known:
-            return replace(state, stage=known[0])
+            order = StartUp(0.0).order
+            return replace(state, stage=min(known, key=order.index))
         return state
 
     def read_stages(self, names: list[str] | None = None) -> bool:

@@ -11,6 +11,7 @@ from threading import Event
 
 from modelberth.adapters.kubernetes_api import Cluster, Document
 from modelberth.adapters.kubernetes_api.kinds import PODS
+from modelberth.base.clock import monotonic
 from modelberth.base.errors import BerthError
 from modelberth.findings.diagnosis.belonging import service_of
 from modelberth.timeline.metrics import CardUse, EngineLoad, cards, engine_load
@@ -53,13 +54,13 @@ def top(
     """
     notes: list[str] = []
     pods = [each for each in cluster.list(PODS, namespace).items if _is_wanted(each, names)]
-    before = {_name(each): _load(cluster, each, []) for each in pods}
+    before = {_name(each): (_load(cluster, each, []), monotonic()) for each in pods}
     Event().wait(seconds)
     used = _cards(cluster, namespace, notes)
     found = []
     for pod in pods:
-        load = _load(cluster, pod, notes)
-        rate = _rate(before[_name(pod)], load, seconds)
+        load, (earlier, then) = _load(cluster, pod, notes), before[_name(pod)]
+        rate = _rate(earlier, load, monotonic() - then)
         of_pod = tuple(each for each in used if each.pod == _name(pod))
         found.append(PodUse(service_of(pod), _name(pod), load, rate, of_pod))
     return sorted(found, key=lambda each: (each.service, each.pod)), notes
