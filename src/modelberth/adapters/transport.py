@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import socket
 import ssl
 import threading
 import time
@@ -66,22 +67,25 @@ class Wire:
         self._attempts = attempts
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._open: set[http.client.HTTPConnection] = set()
+        self._open: dict[http.client.HTTPConnection, threading.Thread] = {}
         self._closed = threading.Event()
         self._context: ssl.SSLContext | None = None
 
     def close(self) -> None:
-        """Give up every connection; what other threads do with them ends with `Cancelled`."""
-        self._closed.set()
+        """Give up every connection; what other threads do with them ends with `Cancelled`.
+
+        Who waits in recv or send is woken, and closes by itself: a socket that is closed under another thread wakes
+        nobody, and its number may be the next file's while that thread still reads from it.
+        """
         with self._lock:
-            connections = list(self._open)
-            self._open.clear()
-        for connection in connections:
-            sock = connection.sock
-            if sock is not None:
-                with suppress(OSError):  # wakes who waits in recv or send
-                    sock.shutdown(2)
-            connection.close()
+            self._closed.set()
+            for connection, thread in list(self._open.items()):
+                if thread is threading.current_thread() or not thread.is_alive():
+                    connection.close()
+                    del self._open[connection]
+                elif connection.sock is not None:
+                    with suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)
 
     @property
     def buffer(self) -> memoryview:
@@ -136,9 +140,9 @@ class Wire:
         """The answer to a request; the connection is kept only when the answer was read to its end."""
         parts = urlsplit(request.url)
         key = (parts.scheme, parts.netloc)
-        connection = self._connection(key)
-        keep = False
+        connection, keep = None, False
         try:
+            connection = self._connection(key)
             response = self._exchange(connection, request, body, length)
             with response:
                 yield response
@@ -146,7 +150,7 @@ class Wire:
         except TimeoutError as error:
             raise Stalled from error
         finally:
-            if not keep:
+            if connection is not None and not keep:
                 self._drop(key, connection)
 
     def _exchange(
@@ -216,19 +220,29 @@ class Wire:
     # --- connections -------------------------------------------------------------------------------------
 
     def _connection(self, key: tuple[str, str]) -> http.client.HTTPConnection:
+        """This thread's connection to a host, connected; one that `close` does not know of is never used."""
         if self._closed.is_set():
             raise Cancelled
         known: dict[tuple[str, str], http.client.HTTPConnection] = self._local.__dict__.setdefault("known", {})
         connection = known.get(key)
         if connection is None:
-            connection = known[key] = self._new_connection(*key)
-            with self._lock:
-                self._open.add(connection)
+            connection = self._new_connection(*key)
+            try:
+                connection.connect()
+                connection.auto_open = 0
+                with self._lock:
+                    if self._closed.is_set():
+                        raise Cancelled
+                    self._open[connection] = threading.current_thread()
+            except BaseException:
+                connection.close()
+                raise
+            known[key] = connection
         return connection
 
     def _drop(self, key: tuple[str, str], connection: http.client.HTTPConnection) -> None:
         with self._lock:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
         self._local.__dict__.get("known", {}).pop(key, None)
         connection.close()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import httpx2
 import pytest
@@ -233,6 +236,35 @@ def test_a_port_where_nobody_listens_says_so(server: KubeServer, cluster: Cluste
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{tunnel.port}/", timeout=5)
         assert "connection refused" in tunnel.error
+
+
+def test_connections_end_with_the_tunnel(server: KubeServer, cluster: Cluster, pod: str) -> None:
+    """Nothing of a tunnel outlives it, even where the pod's side says nothing more: a command would never end."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.listen_in_pod("default", pod, 8080, listener.getsockname()[1])
+        with forward(cluster, "default", pod, 8080) as tunnel:
+            client = held.enter_context(socket.create_connection(("127.0.0.1", tunnel.port), timeout=PATIENCE))
+            client.sendall(b"question" * 20_000)
+            listener.settimeout(PATIENCE)
+            there = held.enter_context(listener.accept()[0])
+            if not there.recv(1, socket.MSG_PEEK):  # the tunnel's own probe, where it has come so far
+                there = held.enter_context(listener.accept()[0])
+            there.settimeout(PATIENCE)
+            assert _received(there, 160_000) == b"question" * 20_000
+            there.sendall(b"answer" * 20_000)
+            assert _received(client, 120_000) == b"answer" * 20_000
+        assert client.recv(1) == b""
+        assert not [each for each in enumerate_threads() if each.name == "port-forward"]
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    content = b""
+    while len(content) < size:
+        piece = connection.recv(65536)
+        assert piece, f"it ended after {len(content)} bytes"
+        content += piece
+    return content
 
 
 def test_a_port_forward_that_is_not_allowed(server: KubeServer, cluster: Cluster, pod: str) -> None:

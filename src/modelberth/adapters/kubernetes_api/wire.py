@@ -11,11 +11,13 @@ import random
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 
+import httpcore2
 import httpx2
+from wsproto.utilities import generate_accept_token, generate_nonce
 
 from modelberth.adapters.kubernetes_api.credentials import Identity
 from modelberth.adapters.kubernetes_api.errors import error_of, is_refusal
@@ -146,6 +148,43 @@ class Wire:
                 yield answer
         except httpx2.HTTPError as error:
             raise self._unreachable(error, what) from None
+
+    @contextmanager
+    def upgrade(
+        self, path: str, protocol: str, what: str, *, query: Mapping[str, str] | None = None
+    ) -> Iterator[httpcore2.NetworkStream]:
+        """A connection that has become a WebSocket (RFC 6455): its bytes from then on, frames and all.
+
+        Args:
+            path: below the server.
+            protocol: that is spoken in it.
+            what: what is done, for errors.
+            query: of the URL.
+
+        Raises:
+            BerthError: by meaning; whatever else breaks while the block runs is the caller's.
+        """
+        nonce = generate_nonce()
+        headers = {
+            "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": nonce.decode(), "Sec-WebSocket-Protocol": protocol,
+        }  # fmt: skip
+        with ExitStack() as held:
+            try:
+                answer = held.enter_context(self.client.stream("GET", path, params=query, headers=headers))
+                refusal = b"" if answer.status_code == 101 else _capped(answer)  # Switching Protocols
+            except httpx2.HTTPError as error:
+                raise self._unreachable(error, what) from None
+            if answer.status_code >= 400:
+                raise error_of(answer.status_code, refusal, what, self.server)
+            accepted = answer.headers.get("sec-websocket-accept", "").encode() == generate_accept_token(nonce)
+            if "network_stream" not in answer.extensions or not accepted:
+                raise RemoteUnavailable(
+                    f"no WebSocket: {what}", where=self.server, why=f"the answer was {answer.status_code}",
+                    next_step="does a proxy stand before the API server that lets no WebSocket through?",
+                )  # fmt: skip
+            stream: httpcore2.NetworkStream = answer.extensions["network_stream"]
+            yield stream
 
     def _unreachable(self, error: httpx2.HTTPError, what: str) -> BerthError:
         text = shorten(printable(str(error)), 300)
