@@ -43,7 +43,8 @@ class Scene:
     def service(self, *, ready: str = "False", generation: int = 1, reason: str = "", message: str = "") -> Document:
         """The InferenceService; `generation` is what its controller has observed."""
         spec = {"predictor": {"minReplicas": 1, "model": {"modelFormat": {"name": "vLLM"}, "runtime": "vllm-runtime",
-                                                          "storageUri": "s3://models/mistral/"}}}  # fmt: skip
+                                                          "storageUri": "s3://models/mistral/",
+                                                          "args": ["--max-model-len=8192"]}}}  # fmt: skip
         condition = {"type": "Ready", "status": ready} | ({"reason": reason} if reason else {})
         condition |= {"message": message} if message else {}
         status: Document = {"observedGeneration": generation, "conditions": [condition]}
@@ -55,8 +56,24 @@ class Scene:
             "status": status,
         })  # fmt: skip
 
+    def llm_service(self) -> None:
+        """An LLMInferenceService of the same name, whose pod has not been scheduled (kserve 0.17, llmisvc)."""
+        about = {"name": self.name, "namespace": NAMESPACE}
+        self.server.put({
+            "apiVersion": "serving.kserve.io/v1alpha2", "kind": "LLMInferenceService", "metadata": about,
+            "spec": {"replicas": 1, "model": {"uri": "oci://example.com/mistral:1", "name": self.name}},
+            "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False"}]},
+        })  # fmt: skip
+        labels = {"app.kubernetes.io/name": self.name, "app.kubernetes.io/part-of": "llminferenceservice"}
+        self.server.put({
+            "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "main", "image": "example.com/vllm"}]},
+            "metadata": {"name": f"{self.name}-kserve-0", "namespace": NAMESPACE, "labels": labels},
+            "status": {"phase": "Pending"},
+        })  # fmt: skip
+
     def put_pod(self, *, phase: str = "Running", node: str = "gpu-1", init: Document | None = None,
-                engine: Document | None = None, conditions: list[Document] | None = None) -> None:  # fmt: skip
+                engine: Document | None = None, conditions: list[Document] | None = None, created: str = "",
+                gates: tuple[Document, ...] = ()) -> None:  # fmt: skip
         """The pod with an init container that fetches and the engine's container."""
         init = {"name": "storage-initializer", "ready": True, "restartCount": 0,
                 "state": {"terminated": {"reason": "Completed", "exitCode": 0}}} | (init or {})  # fmt: skip
@@ -70,24 +87,29 @@ class Scene:
         }  # fmt: skip
         if node:
             spec["nodeName"] = node
+        if gates:
+            spec["schedulingGates"] = list(gates)
         labels = {"serving.kserve.io/inferenceservice": self.name}
         status = {"phase": phase, "initContainerStatuses": [init], "containerStatuses": [engine],
                   "conditions": conditions or []}  # fmt: skip
         self.server.put({
             "apiVersion": "v1", "kind": "Pod", "spec": spec, "status": status,
-            "metadata": {"name": self.pod, "namespace": NAMESPACE, "labels": labels},
+            "metadata": {"name": self.pod, "namespace": NAMESPACE, "labels": labels}
+            | ({"creationTimestamp": created} if created else {}),
         })  # fmt: skip
 
     def event(
         self, reason: str, message: str, *, kind: str = "Pod", component: str = "kubelet", count: int = 1
     ) -> None:
-        """A warning about the pod."""
+        """An event about the pod, or the service."""
         name = self.pod if kind == "Pod" else self.name
+        about = self.server.get(kind, name, NAMESPACE)
         self.server.put({
-            "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": reason, "message": message,
-            "count": count,
+            "apiVersion": "v1", "kind": "Event", "type": "Normal" if reason == "Pulled" else "Warning",
+            "reason": reason, "message": message, "count": count,
             "metadata": {"name": f"{name}.{reason.lower()}", "namespace": NAMESPACE},
-            "involvedObject": {"kind": kind, "name": name, "namespace": NAMESPACE},
+            "involvedObject": {"kind": kind, "name": name, "namespace": NAMESPACE,
+                               "uid": about["metadata"]["uid"] if about else ""},
             "source": {"component": component}, "lastTimestamp": "2026-11-25T09:00:00Z",
         })  # fmt: skip
 

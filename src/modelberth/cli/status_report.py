@@ -8,6 +8,7 @@ from typing import Any
 from modelberth.base.clock import utc_now
 from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
+from modelberth.timeline.pod_state import PodState
 from modelberth.timeline.service_state import ServiceState
 from modelberth.timeline.stages import StageTime
 
@@ -35,22 +36,39 @@ def lines(states: Sequence[ServiceState], *, wide: bool = False) -> list[str]:
     """A table, one line a service."""
     if not states:
         return ["no services"]
-    head = ["NAME", "STATE", "READY", "AGE", "WHY"] + (["NODE", "RESTARTS", "URL"] if wide else [])
-    return table(head, [_row(each, wide=wide) for each in states])
+    head = ["NAME", "STATE", "READY", "AGE", "WHY"]
+    more = ["KIND", "GPUS", "CONTEXT", "RUNTIME", "MODEL", "NODE", "RESTARTS", "URL"] if wide else []
+    return table(head + more, [_row(each, wide=wide) for each in states])
 
 
 def _row(state: ServiceState, *, wide: bool) -> list[str]:
-    shown = _MARKS.get(state.state) or state.stage or "waiting"
-    failed = f"{shown} ({state.stage})" if state.state == "failing" and state.stage else shown
-    row = [state.name, failed, f"{state.ready}/{state.replicas}", _age(state), state.why]
+    row = [state.name, _shown(state), f"{state.ready}/{state.replicas}", _age(state), state.why]
     if wide:
         nodes = ", ".join(sorted({pod.node for pod in state.pods if pod.node}))
-        row += [nodes, str(state.restarts), state.url]
+        facts = state.facts
+        row += [state.kind, str(state.gpus), facts.context, facts.runtime, facts.model, nodes, str(state.restarts),
+                state.url]  # fmt: skip
     return row
 
 
+def _shown(state: ServiceState) -> str:
+    """Its state, with the stage that it failed in or how long it has been in this one."""
+    shown = _MARKS.get(state.state) or state.stage or "waiting"
+    if state.state == "failing" and state.stage:
+        return f"{shown} ({state.stage})"
+    seconds = stage_seconds(state)
+    return f"{shown} {format_seconds(seconds)}" if seconds is not None else shown
+
+
+def stage_seconds(state: ServiceState) -> float | None:
+    """How long it has been in the stage that it is in; None where it is in none, or nothing tells since when."""
+    if state.state != "progressing" or not state.stage or state.times.since is None:
+        return None
+    return max(0.0, utc_now().timestamp() - state.times.since)
+
+
 def line(state: ServiceState) -> str:
-    """One line for a log: `mistral: weights: 0 of 1 ready`."""
+    """One line for a log: `mistral: weights (0 of 1 ready)`."""
     shown = _MARKS.get(state.state) or state.stage or "waiting"
     where = f" in {state.stage}" if state.state == "failing" and state.stage else ""
     why = f": {state.why}" if state.why else ""
@@ -58,23 +76,52 @@ def line(state: ServiceState) -> str:
 
 
 def plain(state: ServiceState) -> dict[str, Any]:
-    """A state as data."""
+    """A state as data: seconds and bytes are numbers, and null where nothing tells them."""
+    facts = state.facts
     return {
         "name": state.name, "namespace": state.namespace, "kind": state.kind, "state": state.state,
-        "stage": state.stage, "why": state.why, "url": state.url, "ready": state.ready, "replicas": state.replicas,
-        "restarts": state.restarts,
-        "pods": [
-            {"name": pod.name, "stage": pod.stage, "failing": pod.failing, "ready": pod.ready, "node": pod.node,
-             "restarts": pod.restarts, "why": pod.why}
-            for pod in state.pods
-        ],
+        "stage": state.stage, "stageSeconds": _tenths(stage_seconds(state)), "why": state.why, "url": state.url,
+        "ready": state.ready, "replicas": state.replicas, "restarts": state.restarts,
+        "ageSeconds": _seconds_old(state), "gpus": state.gpus, "runtime": facts.runtime, "model": facts.model,
+        "context": int(facts.context) if facts.context.isdigit() else None,
+        "stages": [{"stage": each.stage, "seconds": _tenths(each.seconds)} for each in state.times.ended],
+        "pods": [_pod(pod) for pod in state.pods],
     }  # fmt: skip
 
 
+def _pod(pod: PodState) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": pod.name, "stage": pod.stage, "failing": pod.failing, "ready": pod.ready, "node": pod.node,
+        "restarts": pod.restarts, "why": pod.why, "gpus": pod.gpus, "image": pod.image, "imageBytes": pod.image_bytes,
+    }  # fmt: skip
+    if pod.transfer:
+        found["transfer"] = {
+            "bytes": pod.transfer.done, "totalBytes": pod.transfer.total, "bytesPerSecond": pod.transfer.rate,
+            "secondsLeft": _tenths(pod.transfer.seconds_left),
+        }  # fmt: skip
+    return found
+
+
+def unready_lines(states: Sequence[ServiceState]) -> list[str]:
+    """What is said when the time is over: each service that is not ready, and where to look."""
+    late = [each for each in states if each.state not in {"ready", "stopped"}]
+    said = [f"not ready: {line(each)}" for each in late]
+    failing = next((each for each in late if each.state != "absent"), None)
+    return [*said, f"next: berth diagnose {failing.name} -n {failing.namespace}"] if failing else said
+
+
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _seconds_old(state: ServiceState) -> int | None:
+    return None if state.created is None else max(0, int((utc_now() - state.created).total_seconds()))
+
+
 def _age(state: ServiceState) -> str:
-    if state.created is None:
+    seconds = _seconds_old(state)
+    if seconds is None:
         return ""
-    seconds = max(0, int((utc_now() - state.created).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"

@@ -42,7 +42,7 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
 
     from modelberth.adapters.kubernetes_api import connect
     from modelberth.cli.output import is_terminal, talk
-    from modelberth.cli.status_report import stage_lines
+    from modelberth.cli.status_report import stage_lines, unready_lines
     from modelberth.flows.cluster.targets import choose, planned_seconds
     from modelberth.flows.cluster.watch import follow
     from modelberth.spec.services import services
@@ -57,6 +57,8 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
             )  # fmt: skip
         finally:
             shown.finish()
+    if not outcome.all_ready:
+        talk(*unready_lines(outcome.states))
     if form != "jsonl":
         known = services(chosen.spec.stack) if chosen.spec else ()
         talk(*stage_lines(outcome.stages, planned_seconds(known)))
@@ -64,22 +66,27 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
 
 
 class _Lines:
-    """A line, or a document, for each service whose state is another."""
+    """A line, or a document, for each service whose state is another; what the API server does goes to stderr."""
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._told: dict[str, tuple[str, str, str, int]] = {}
+        self._told: dict[tuple[str, str], tuple[str, str, str, int]] = {}
+        self._lost = False
 
     def take(self, states: Sequence[ServiceState], picture: Picture) -> None:
         import json
 
-        from modelberth.cli.output import data
+        from modelberth.cli.output import data, talk
         from modelberth.cli.status_report import line, plain
 
+        if self._lost != (picture.lost is not None):
+            self._lost = picture.lost is not None
+            why = f": {picture.lost.why}" if picture.lost and picture.lost.why else ""
+            talk(f"the API server does not answer{why}; trying again" if self._lost else "the API server answers again")
         for each in states:
             summary = (each.state, each.stage, each.why, each.ready)
-            if self._told.get(each.name) != summary:
-                self._told[each.name] = summary
+            if self._told.get((each.kind, each.name)) != summary:
+                self._told[each.kind, each.name] = summary
                 document = {"schemaVersion": "modelberth.dev/status/v1", **plain(each)}
                 data(json.dumps(document, ensure_ascii=False) if self._form == "jsonl" else line(each))
 

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from modelberth.base.text import printable, shorten
-from modelberth.timeline.stages import PROCESS, READY
+from modelberth.timeline.pod_times import (
+    ADMISSION_GATE,
+    DOWNLOAD,
+    ENGINE_CONTAINERS,
+    IMAGE,
+    QUEUE,
+    SCHEDULING,
+    StageTimes,
+    stage_times,
+)
+from modelberth.timeline.stages import PROCESS, READY, StartUp
+from modelberth.timeline.transfer import Transfer, transfer_of
 
-QUEUE = "queue"
-SCHEDULING = "scheduling"
-IMAGE = "image"
-DOWNLOAD = "download"
 STAGES_BEFORE_ENGINE = (QUEUE, SCHEDULING, IMAGE, DOWNLOAD)
-ENGINE_CONTAINERS = ("kserve-container", "main")
-_GATE = "kueue.x-k8s.io/admission"
+GPU = "nvidia.com/gpu"
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _BROKEN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _NODES = re.compile(r"0/(?P<all>\d{1,6}) nodes are available: (?P<why>.{1,1000})", re.S)
@@ -29,55 +36,113 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class PodLog:
+    """What was read beside a pod's object.
+
+    Attributes:
+        start: what the engine's log says of its last start; None where it was not read.
+        fetched: the last line of what fetches the weights.
+        image_bytes: of the engine's image, as the kubelet told when it had pulled it; None where it did not.
+    """
+
+    start: StartUp | None = None
+    fetched: str = ""
+    image_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class PodState:
     """One pod.
 
     Attributes:
         name: of it.
-        stage: that it is in.
+        uid: of it.
+        stage: that it is in, or was in when it failed.
         failing: whether it will not go on by itself.
         why: in plain words; empty when it just goes on.
         ready: whether it answers.
         restarts: of all its containers.
         node: that it runs on; empty before it has one.
-        engine: name of the engine's container once it runs; empty before.
+        engine: name of the engine's container once it has run; empty before.
+        runs: whether it does; otherwise its log is that of its last run.
         fetcher: name of the container that fetches the weights, while it runs.
+        gpus: that its containers ask for.
+        image: of the engine.
+        image_bytes: of it; None where it is not known.
+        transfer: how far the download is; None where nothing tells.
+        times: how long its stages took, and since when it is in this one.
     """
 
     name: str
     stage: str
+    uid: str = ""
     failing: bool = False
     why: str = ""
     ready: bool = False
     restarts: int = 0
     node: str = ""
     engine: str = ""
+    runs: bool = False
     fetcher: str = ""
+    gpus: int = 0
+    image: str = ""
+    image_bytes: int | None = None
+    transfer: Transfer | None = None
+    times: StageTimes = field(default_factory=StageTimes)
 
 
-def pod_state(pod: Object) -> PodState:
-    """The state of a pod."""
-    status, spec = _dict(pod.get("status")), _dict(pod.get("spec"))
+def pod_state(pod: Object, log: PodLog | None = None, admitted: float | None = None) -> PodState:
+    """The state of a pod.
+
+    Args:
+        pod: as the API server has it.
+        log: what was read beside it; None for nothing.
+        admitted: when Kueue admitted it, in seconds since 1970; None where it has no workload.
+    """
+    about, status, spec = _dict(pod.get("metadata")), _dict(pod.get("status")), _dict(pod.get("spec"))
+    log = log or PodLog()
     containers = [*_list(status.get("initContainerStatuses")), *_list(status.get("containerStatuses"))]
-    facts = {
-        "name": str(_dict(pod.get("metadata")).get("name", "")),
-        "restarts": sum(int(each.get("restartCount") or 0) for each in containers),
-        "node": str(spec.get("nodeName") or ""),
-    }
     stage, failing, why = _progress(spec, status)
-    engine = next((str(each["name"]) for each in containers if _is_engine(each) and "running" in _state(each)), "")
+    engine = next((each for each in containers if _is_engine(each) and _has_run(each)), {})
     fetcher = next((str(each["name"]) for each in _list(status.get("initContainerStatuses")) if _fetches(each)), "")
-    return PodState(
-        stage=stage, failing=failing, why=why, ready=stage == READY, engine=engine,
-        fetcher=fetcher if stage == DOWNLOAD and not failing else "", **facts,  # type: ignore[arg-type]
+    asked = _list(spec.get("containers"))
+    image = next((str(each.get("image") or "") for each in asked if _is_engine(each)), "")
+    found = PodState(
+        name=str(about.get("name", "")), uid=str(about.get("uid", "")), stage=stage, failing=failing, why=why,
+        ready=stage == READY, restarts=sum(int(each.get("restartCount") or 0) for each in containers),
+        node=str(spec.get("nodeName") or ""), engine=str(engine.get("name", "")), runs="running" in _state(engine),
+        fetcher=fetcher if stage == DOWNLOAD and not failing else "", gpus=sum(map(_gpus, asked)), image=image,
+        image_bytes=log.image_bytes, times=stage_times(pod, log.start, admitted),
     )  # fmt: skip
+    return _with_log(found, log)
+
+
+def _with_log(pod: PodState, log: PodLog) -> PodState:
+    """What the pod's own words add: the engine's stage, the bytes that have come, the image that is pulled."""
+    if pod.stage == PROCESS and log.start is not None and log.start.stage != READY:
+        return replace(pod, stage=log.start.stage)
+    if pod.fetcher and log.fetched:
+        return replace(pod, why=_text(log.fetched), transfer=transfer_of(log.fetched))
+    if pod.stage == IMAGE and not pod.why and pod.image:
+        return replace(pod, why=_text(f"pulling {pod.image}"))
+    return pod
+
+
+def progress(stage: str) -> int:
+    """How far a stage is on the way of a whole start, for comparing."""
+    return _order().get(stage, 0)
+
+
+@cache
+def _order() -> dict[str, int]:
+    return {stage: number for number, stage in enumerate([*STAGES_BEFORE_ENGINE, *StartUp(0.0).order])}
 
 
 def _progress(spec: Object, status: Object) -> tuple[str, bool, str]:
     if status.get("phase") == "Failed":
         said = status.get("message") or status.get("reason") or "the pod has failed"
         return PROCESS, True, _text(f"{status.get('reason') or 'Failed'}: {said}")
-    if any(each.get("name") == _GATE for each in _list(spec.get("schedulingGates"))):
+    if any(each.get("name") == ADMISSION_GATE for each in _list(spec.get("schedulingGates"))):
         return QUEUE, False, "waiting for quota of its queue"
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -160,6 +225,15 @@ def _scheduling(message: str) -> str:
 
 def _is_engine(status: Object) -> bool:
     return status.get("name") in ENGINE_CONTAINERS
+
+
+def _has_run(status: Object) -> bool:
+    return "running" in _state(status) or "terminated" in _state(status) or bool(status.get("restartCount"))
+
+
+def _gpus(container: Object) -> int:
+    asked = str(_dict(_dict(container.get("resources")).get("limits")).get(GPU) or "")
+    return int(asked) if asked.isdigit() else 0
 
 
 def _fetches(status: Object) -> bool:

@@ -6,12 +6,14 @@ A Ready that belongs to an older generation, or stands in front of pods that cra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from modelberth.base.text import printable, shorten
-from modelberth.timeline.pod_state import QUEUE, STAGES_BEFORE_ENGINE, PodState, pod_state
+from modelberth.timeline.pod_state import PodLog, PodState, pod_state, progress
+from modelberth.timeline.pod_times import QUEUE, StageTimes, true_since
+from modelberth.timeline.service_facts import ServiceFacts, service_facts
 from modelberth.timeline.stages import READY
 
 State = Literal["absent", "progressing", "ready", "failing", "stopped", "terminating"]
@@ -37,6 +39,8 @@ class ServiceState:
         restarts: of all its pods.
         pods: each of them.
         created: when; None where the object does not say.
+        facts: what it serves, and with what.
+        times: how long the stages of its slowest pod took, and since when it is in this one.
     """
 
     name: str
@@ -51,6 +55,18 @@ class ServiceState:
     restarts: int = 0
     pods: tuple[PodState, ...] = ()
     created: datetime | None = None
+    facts: ServiceFacts = field(default_factory=ServiceFacts)
+    times: StageTimes = field(default_factory=StageTimes)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that its pods ask for."""
+        return sum(each.gpus for each in self.pods)
+
+    @property
+    def slowest(self) -> PodState | None:
+        """The pod that is told of: the one that fails, else the one that is least far."""
+        return _slowest(self.pods)
 
 
 def absent(name: str, namespace: str, kind: str = "InferenceService") -> ServiceState:
@@ -58,23 +74,28 @@ def absent(name: str, namespace: str, kind: str = "InferenceService") -> Service
     return ServiceState(name, namespace, kind, "absent", why="there is no such service")
 
 
-def service_state(service: Object, pods: Sequence[Object], workloads: Sequence[Object] = ()) -> ServiceState:
+def service_state(
+    service: Object, pods: Sequence[Object], workloads: Sequence[Object] = (), logs: Mapping[str, PodLog] | None = None
+) -> ServiceState:
     """The state of a service.
 
     Args:
         service: InferenceService or LLMInferenceService.
         pods: that belong to it.
         workloads: of Kueue that belong to it.
+        logs: what was read beside its pods, by their names.
     """
-    about, status = _dict(service.get("metadata")), _dict(service.get("status"))
+    about, status, read = _dict(service.get("metadata")), _dict(service.get("status")), logs or {}
     alive = [each for each in pods if not _dict(each.get("metadata")).get("deletionTimestamp")]
-    states = tuple(pod_state(each) for each in alive)
+    states = tuple(pod_state(each, read.get(_name(each)), _admitted(each, workloads)) for each in alive)
     state, stage, why = _judged(service, states, workloads)
+    slowest = _slowest(states)
     return ServiceState(
         name=str(about.get("name", "")), namespace=str(about.get("namespace", "")), kind=str(service.get("kind", "")),
         state=state, stage=stage, why=why, url=_url(status), ready=sum(each.ready for each in states),
         replicas=len(states), restarts=sum(each.restarts for each in states), pods=states,
-        created=_time(about.get("creationTimestamp")),
+        created=_time(about.get("creationTimestamp")), facts=service_facts(service),
+        times=slowest.times if slowest else StageTimes(),
     )  # fmt: skip
 
 
@@ -97,7 +118,7 @@ def _judged(service: Object, pods: Sequence[PodState], workloads: Sequence[Objec
         return "ready", READY, ""
     if pods and len(pods) < wanted and all(each.ready for each in pods):
         return "progressing", "", f"{len(pods)} of {wanted} pods are there"
-    slowest = min(pods, key=_progress, default=None)
+    slowest = _slowest(pods)
     if slowest is None:
         return _without_pods(status)
     return "progressing", slowest.stage, _why(slowest, status, workloads)
@@ -129,10 +150,19 @@ def _queue(workloads: Sequence[Object]) -> str:
     return ""
 
 
-def _progress(pod: PodState) -> int:
-    if pod.stage in STAGES_BEFORE_ENGINE:
-        return STAGES_BEFORE_ENGINE.index(pod.stage)
-    return len(STAGES_BEFORE_ENGINE) + (1 if pod.stage == READY else 0)
+def _slowest(pods: Sequence[PodState]) -> PodState | None:
+    failing = next((each for each in pods if each.failing), None)
+    return failing or min(pods, key=lambda each: (progress(each.stage), -(each.times.since or 0.0)), default=None)
+
+
+def _admitted(pod: Object, workloads: Sequence[Object]) -> float | None:
+    """When Kueue let a pod go; None where it has no workload, or has not."""
+    about = _dict(pod.get("metadata"))
+    for each in workloads:
+        owners = _list(_dict(each.get("metadata")).get("ownerReferences"))
+        if any(owner.get("uid") == about.get("uid") or owner.get("name") == about.get("name") for owner in owners):
+            return true_since(_dict(each.get("status")), "Admitted")
+    return None
 
 
 def _is_stopped(service: Object) -> bool:
@@ -143,8 +173,9 @@ def _is_stopped(service: Object) -> bool:
 
 
 def _wanted(service: Object) -> int:
-    """Pods that there must be at least; 1 where the service does not say, and of an LLMInferenceService."""
-    replicas = _dict(_dict(service.get("spec")).get("predictor")).get("minReplicas")
+    """Pods that there must be at least; 1 where the service does not say."""
+    spec = _dict(service.get("spec"))
+    replicas = _dict(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
     return max(1, replicas) if isinstance(replicas, int) else 1
 
 
@@ -156,6 +187,10 @@ def _url(status: Object) -> str:
     addresses = _list(status.get("addresses"))
     url = status.get("url") or _dict(status.get("address")).get("url") or (addresses[0].get("url") if addresses else "")
     return _text(str(url or ""))
+
+
+def _name(document: Object) -> str:
+    return str(_dict(document.get("metadata")).get("name", ""))
 
 
 def _time(text: object) -> datetime | None:

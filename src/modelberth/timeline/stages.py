@@ -33,13 +33,14 @@ class StartUp:
 
     Attributes:
         stage: the stage it is in; `process` from the beginning, `ready` at the end.
+        since: when that stage began.
         kv_cache_tokens: what the engine reported; None before it did.
     """
 
     def __init__(self, now: float) -> None:
         self.stage = PROCESS
         self.kv_cache_tokens: int | None = None
-        self._begun = now
+        self.since = now
         self._ended: list[StageTime] = []
         facts = load("engine_log")
         self._order = [PROCESS, *(item["stage"] for item in facts["stages"]), READY]
@@ -67,8 +68,8 @@ class StartUp:
     def _enter(self, stage: str, now: float) -> str | None:
         if self._order.index(stage) <= self._order.index(self.stage):
             return None
-        self._ended.append(StageTime(self.stage, now - self._begun))
-        self.stage, self._begun = stage, now
+        self._ended.append(StageTime(self.stage, now - self.since))
+        self.stage, self.since = stage, now
         return stage
 
     @property

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from kube_server import KubeServer
+from life_cycle import IMAGE_BYTES, STAGES, moments
+from modelberth.base.units import format_seconds
 from serving_scenes import NAMESPACE, Scene
 
 PATIENCE = 40.0
@@ -36,7 +38,7 @@ def state(done: Any) -> dict[str, Any]:
         ),
         (Scene.no_space_for_image, ("failing", "image"), "cannot be pulled"),
         (Scene.access_denied, ("failing", "download"), "storage-initializer ended with exit code 1, 3 restarts"),
-        (Scene.crash_loop, ("failing", "process"), "kserve-container ended with exit code 1, 4 restarts"),
+        (Scene.crash_loop, ("failing", "profile"), "kserve-container ended with exit code 1, 4 restarts"),
     ],
 )
 def test_each_moment_has_its_stage_and_reason(
@@ -116,8 +118,10 @@ def test_a_table_for_people(on_cluster: Any, server: KubeServer) -> None:
     Scene(server, "granite").crash_loop()
     done = on_cluster("status", "-o", "wide")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "READY", "AGE", "WHY", "NODE", "RESTARTS", "URL"]
-    assert lines[1].startswith("granite  FAILING (process)  0/1")
+    assert lines[0].split() == ["NAME", "STATE", "READY", "AGE", "WHY", "KIND", "GPUS", "CONTEXT", "RUNTIME", "MODEL",
+                                "NODE", "RESTARTS", "URL"]  # fmt: skip
+    assert lines[1].startswith("granite  FAILING (profile)  0/1")
+    assert lines[2].split()[-7:-1] == ["1", "8192", "vllm-runtime", "s3://models/mistral/", "gpu-1", "0"]
     assert "http://mistral." in lines[2]
     assert on_cluster("status", "mistral", "-o", "name").stdout == "inferenceservice/mistral"
 
@@ -175,9 +179,87 @@ def test_a_watch_tells_each_change_and_ends_when_all_are_ready(server: KubeServe
     watching.line("mistral: weights (0 of 1 ready)")
     scene.ready()
     watching.line("mistral: ready (1 of 1 ready)")
+    assert watching.ends()[0] == 0
+
+
+def test_a_whole_start_is_told_stage_by_stage_with_the_clusters_own_times(server: KubeServer, tmp_path: Path) -> None:
+    life = moments(Scene(server))
+    watching = Watching(server.kubeconfig(tmp_path, namespace=NAMESPACE))
+    told = []
+    for stage, why in life:
+        line = watching.line(f"mistral: {stage} ")
+        while why not in line:
+            line = watching.line(f"mistral: {stage} ")
+        told.append(stage)
+    assert list(dict.fromkeys(told)) == [*list(STAGES)[:2], "image", "download", *list(STAGES)[4:], "ready"]
     code, said = watching.ends()
     assert code == 0
-    assert said.startswith("mistral: scheduling ")
+    took = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in STAGES.items())
+    assert said.splitlines()[-1] == f"mistral: {took}; {format_seconds(sum(STAGES.values()))}"
+
+
+def test_times_and_sizes_are_numbers(on_cluster: Any, scene: Scene) -> None:
+    for stage, why in moments(scene):
+        if why.startswith("12.00 GB"):
+            pod = state(on_cluster("status", "-o", "json"))["pods"][0]
+            figures = {"bytes": 12_000_000_000, "totalBytes": 47_140_000_000, "bytesPerSecond": 410_000_000}
+            assert pod["transfer"] == figures | {"secondsLeft": 85.7}
+        if stage == "server":
+            found = state(on_cluster("status", "-o", "json"))
+            assert {each["stage"]: each["seconds"] for each in found["stages"]} == {
+                stage: seconds for stage, seconds in STAGES.items() if stage != "server"
+            }
+            assert found["stageSeconds"] > 3600
+            assert (found["gpus"], found["context"], found["pods"][0]["imageBytes"]) == (1, 8192, IMAGE_BYTES)
+
+
+def test_a_stage_is_not_forgotten_when_much_is_said_after_it(server: KubeServer, tmp_path: Path) -> None:
+    scene = Scene(server)
+    scene.loading()
+    watching = Watching(server.kubeconfig(tmp_path, namespace=NAMESPACE), "--forever")
+    watching.line("mistral: weights")
+    scene.log("Loading safetensors checkpoint shards:  10% Completed\n" * 20_000)
+    scene.log("INFO 11-23 13:50:54 [default_loader.py:501] Loading weights took 0.02 seconds\n")
+    assert "mistral: profile" in watching.line("mistral: ")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.ends()[0] == 130
+
+
+def test_a_restart_begins_anew(server: KubeServer, tmp_path: Path) -> None:
+    scene = Scene(server)
+    scene.loading()
+    watching = Watching(server.kubeconfig(tmp_path, namespace=NAMESPACE), "--forever")
+    watching.line("mistral: weights")
+    server.clear_log(NAMESPACE, scene.pod, "kserve-container")
+    scene.put_pod(engine={"restartCount": 1, "state": {"running": {"startedAt": "2026-11-25T09:10:00Z"}}})
+    assert "mistral: process" in watching.line("mistral: ")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.ends()[0] == 130
+
+
+def test_two_kinds_of_service_may_have_one_name(on_cluster: Any, scene: Scene, server: KubeServer) -> None:
+    scene.ready()
+    scene.llm_service()
+    done = on_cluster("status", "mistral", "-o", "json")
+    found = {each["kind"]: each for each in json.loads(done.stdout)["services"]}
+    assert {kind: each["state"] for kind, each in found.items()} == {
+        "InferenceService": "ready", "LLMInferenceService": "progressing",
+    }  # fmt: skip
+    assert found["LLMInferenceService"]["model"] == "oci://example.com/mistral:1"
+    assert [pod["name"] for pod in found["LLMInferenceService"]["pods"]] == ["mistral-kserve-0"]
+    assert done.returncode == 6
+
+
+def test_a_queue_tells_who_holds_its_gpus(on_cluster: Any, scene: Scene, server: KubeServer) -> None:
+    next(moments(scene))
+    usage = {"clusterQueue": "all", "podSetAssignments": [{"resourceUsage": {"nvidia.com/gpu": "4"}}]}
+    server.put({
+        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload", "spec": {"queueName": "llm-serving"},
+        "metadata": {"name": "pod-granite", "namespace": NAMESPACE}, "status": {"admission": usage},
+    })  # fmt: skip
+    assert state(on_cluster("status", "-o", "json"))["why"].endswith(
+        "GPUs of this queue are held by pod-granite (4)"
+    )  # fmt: skip
 
 
 def test_a_watch_survives_a_restart_of_the_server(server: KubeServer, tmp_path: Path) -> None:
@@ -187,7 +269,10 @@ def test_a_watch_survives_a_restart_of_the_server(server: KubeServer, tmp_path: 
     first = json.loads(watching.line("scheduling"))
     assert first["schemaVersion"] == "modelberth.dev/status/v1"
     server.stop()
+    assert watching.process.stderr
+    assert watching.process.stderr.readline().startswith("the API server does not answer")
     server.start()
+    assert watching.process.stderr.readline() == "the API server answers again\n"
     scene.ready()
     assert json.loads(watching.line('"state": "ready"'))["name"] == "mistral"
     assert watching.ends()[0] == 0
@@ -197,6 +282,21 @@ def test_a_watch_ends_when_the_time_is_over(on_cluster: Any, scene: Scene) -> No
     scene.unschedulable()
     done = on_cluster("watch", "--timeout", "0.5")
     assert done.returncode == 6
+    assert "not ready: mistral: scheduling (0 of 1 ready): no node fits" in done.stderr
+    assert f"next: berth diagnose mistral -n {NAMESPACE}" in done.stderr
+
+
+def test_a_service_that_is_deleted_is_told(server: KubeServer, tmp_path: Path) -> None:
+    scene = Scene(server)
+    scene.unschedulable()
+    Scene(server, "granite").unschedulable()
+    watching = Watching(server.kubeconfig(tmp_path, namespace=NAMESPACE))
+    watching.line("granite: scheduling")
+    server.remove("InferenceService", "granite", NAMESPACE)
+    assert "there is no such service" in watching.line("granite: ABSENT")
+    scene.ready()
+    watching.line("mistral: ready")
+    assert watching.ends()[0] == 0
 
 
 def test_ctrl_c_stops_the_watch_alone(server: KubeServer, tmp_path: Path) -> None:

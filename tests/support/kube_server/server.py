@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -55,8 +56,21 @@ class Fault:
 
 @dataclass
 class _Log:
+    """What a container has said, and when: each piece that was written, by its offset, in seconds since 1970."""
+
     content: bytearray = field(default_factory=bytearray)
+    times: list[tuple[int, float]] = field(default_factory=list)
     ended: bool = False
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """Every line with its time."""
+        offset, entries = 0, iter([*self.times, (len(self.content) + 1, 0.0)])
+        when, following = 0.0, next(entries)
+        for line in bytes(self.content).splitlines(keepends=True):
+            while following[0] <= offset:
+                when, following = following[1], next(entries)
+            yield when, line
+            offset += len(line)
 
 
 class KubeServer:
@@ -178,11 +192,21 @@ class KubeServer:
         self.store.put(key, found)
         self.store.remove(key)
 
-    def write_log(self, namespace: str, pod: str, container: str, text: str | bytes, *, previous: bool = False) -> None:
-        """Add to a container's log."""
+    def write_log(
+        self, namespace: str, pod: str, container: str, text: str | bytes, *, previous: bool = False,
+        at: float | None = None,
+    ) -> None:  # fmt: skip
+        """Add to a container's log; `at` is when it was said, in seconds since 1970: now where it is None."""
         with self.store.changed:
             log = self.logs.setdefault((namespace, pod, container, previous), _Log())
+            log.times.append((len(log.content), time.time() if at is None else at))
             log.content += text.encode() if isinstance(text, str) else text
+            self.store.changed.notify_all()
+
+    def clear_log(self, namespace: str, pod: str, container: str) -> None:
+        """The container starts again, and has said nothing yet."""
+        with self.store.changed:
+            self.logs[(namespace, pod, container, False)] = _Log()
             self.store.changed.notify_all()
 
     def end_log(self, namespace: str, pod: str, container: str) -> None:
@@ -439,6 +463,11 @@ class _Handler(BaseHTTPRequestHandler):
                 text = f'container "{container}" in pod "{name}" is waiting to start: PodInitializing'
             raise Refused(400, "BadRequest", text)
         self._begin_stream("text/plain")
+        if query.get("timestamps") == "true":
+            if content := _stamped(log, query.get("sinceTime"))[: int(query.get("limitBytes") or 1 << 40)]:
+                self._chunk(content)
+            self._end_stream()
+            return
         start = _tail_start(bytes(log.content), query.get("tailLines"))
         for piece in self._log_pieces(log, start, follow=query.get("follow") == "true"):
             self._chunk(piece)
@@ -493,6 +522,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _stamped(log: _Log, since: str | None) -> bytes:
+    """Lines as the kubelet hands them out with their times: digits of a second without the zeros at their end."""
+    first = datetime.fromisoformat(since).timestamp() if since else 0.0
+    pieces = []
+    for number, (when, line) in enumerate(log.lines()):
+        micros = round(when * 1e6) + number  # no two lines at once
+        if micros >= first * 1e6:
+            second = datetime.fromtimestamp(micros // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            part = f"{micros % 1_000_000:06}".rstrip("0")
+            pieces.append(f"{second}{'.' if part else ''}{part}Z ".encode() + line)
+    return b"".join(pieces)
 
 
 def _tail_start(content: bytes, lines: str | None) -> int:

@@ -67,7 +67,8 @@ class Store:
             before = self.objects.get(key)
             about = document.setdefault("metadata", {})
             if before is None:
-                about |= {"uid": about.get("uid") or str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+                given = {"uid": about.get("uid") or str(uuid.uuid4())}  # a test may say who it is, and since when
+                about |= given | {"creationTimestamp": about.get("creationTimestamp") or now(), "generation": 1}
             else:
                 kept = before["metadata"]
                 about |= {name: kept[name] for name in ("uid", "creationTimestamp") if name in kept}

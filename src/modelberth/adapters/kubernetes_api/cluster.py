@@ -263,7 +263,8 @@ class Cluster:
 
     def logs(
         self, namespace: str, pod: str, container: str, *, previous: bool = False, tail: int | None = None,
-        follow: bool = False, timestamps: bool = False, silence: float | None = None,
+        follow: bool = False, timestamps: bool = False, since: str = "", most_bytes: int | None = None,
+        silence: float | None = None,
     ) -> Iterator[bytes]:  # fmt: skip
         """Lines of a container's log, without their ends; one that is longer than 64 KiB comes in pieces.
 
@@ -275,6 +276,8 @@ class Cluster:
             tail: lines from the end; None for all.
             follow: go on until the container ends.
             timestamps: before each line.
+            since: nothing from before this time (RFC 3339, whole seconds); empty for all.
+            most_bytes: of the log, after which it is cut; None for all.
             silence: longest time without a byte; None for the time of a request.
 
         Raises:
@@ -286,6 +289,7 @@ class Cluster:
             for name, value in (
                 ("previous", "true" if previous else ""), ("tailLines", "" if tail is None else str(tail)),
                 ("follow", "true" if follow else ""), ("timestamps", "true" if timestamps else ""),
+                ("sinceTime", since), ("limitBytes", str(most_bytes or "")),
             )
             if value
         }  # fmt: skip

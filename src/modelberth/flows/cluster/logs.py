@@ -11,7 +11,7 @@ from modelberth.adapters.kubernetes_api.kinds import PODS
 from modelberth.base.errors import PrerequisiteMissing, UsageError
 from modelberth.base.text import did_you_mean, printable
 from modelberth.findings.diagnosis.belonging import service_of
-from modelberth.timeline.pod_state import ENGINE_CONTAINERS
+from modelberth.timeline.pod_times import ENGINE_CONTAINERS
 
 _SILENCE = 24 * 3600.0
 

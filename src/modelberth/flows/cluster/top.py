@@ -15,7 +15,7 @@ from modelberth.base.clock import monotonic
 from modelberth.base.errors import BerthError
 from modelberth.findings.diagnosis.belonging import service_of
 from modelberth.timeline.metrics import CardUse, EngineLoad, cards, engine_load
-from modelberth.timeline.pod_state import ENGINE_CONTAINERS
+from modelberth.timeline.pod_times import ENGINE_CONTAINERS
 
 EXPORTER_LABEL = "app=nvidia-dcgm-exporter"
 _EXPORTER_PORT = 9400

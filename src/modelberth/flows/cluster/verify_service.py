@@ -17,7 +17,7 @@ from modelberth.base.errors import NotReady
 from modelberth.flows.cluster.watch import current
 from modelberth.flows.verify_endpoint import VerifyReport, VerifyRequest, verify_endpoint
 from modelberth.spec.services import Service
-from modelberth.timeline.pod_state import ENGINE_CONTAINERS
+from modelberth.timeline.pod_times import ENGINE_CONTAINERS
 from modelberth.timeline.service_state import ServiceState
 
 _PORT = 8080

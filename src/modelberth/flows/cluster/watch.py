@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from modelberth.adapters.kubernetes_api import Cluster
 from modelberth.base.clock import Clock, monotonic
 from modelberth.flows.cluster.picture import Picture, picture
-from modelberth.timeline.service_state import ServiceState
+from modelberth.timeline.service_state import ServiceState, absent
 from modelberth.timeline.stages import StageTime
 
 _LOOK_SECONDS = 2.0
@@ -24,7 +24,7 @@ class Outcome:
         states: of the services at its end.
         timed_out: whether the time was over before all were ready.
         seconds: that it took.
-        stages: of each service, those that ended while it was watched, and how long each took.
+        stages: of each service, those that have ended, and how long each took by the cluster's own clocks.
     """
 
     states: tuple[ServiceState, ...]
@@ -62,7 +62,7 @@ def follow(
         cluster: that they are on.
         namespace: theirs.
         names: of them; None for all that there are.
-        on_states: told the states at first, and whenever one is another.
+        on_states: told the states at first, and whenever one is another; also when the API server is lost, or back.
         timeout: seconds; None for no end.
         for_ever: go on although all are ready.
         fail_after: seconds after which a service that keeps failing ends the waiting; None for never.
@@ -84,7 +84,7 @@ def follow(
             done = bool(states) and all(each.state in {"ready", "stopped"} for each in states) and not for_ever
             late = timeout is not None and now - begun >= timeout
             if done or late or waiting.given_up:
-                return Outcome(tuple(states), late and not done, now - begun, waiting.stages())
+                return Outcome(tuple(states), late and not done, now - begun, _stages(states))
             left = timeout - (now - begun) if timeout is not None else _STEADY_SECONDS
             starting = any((pod.engine and not pod.ready) or pod.fetcher for each in states for pod in each.pods)
             seen.wait(min(left, _LOOK_SECONDS if starting or fail_after is not None else _STEADY_SECONDS))
@@ -97,41 +97,37 @@ class _Waiting:
         self.names = names
         self.given_up = False
         self._fail_after = fail_after
-        self._told: dict[str, tuple[object, ...]] | None = None
-        self._failing: dict[str, float] = {}
-        self._clocks: dict[str, _StageClock] = {}
+        self._told: object = None
+        self._failing: dict[tuple[str, str], float] = {}
+        self._seen: dict[tuple[str, str], ServiceState] = {}
 
     def take(self, seen: Picture, on_states: OnStates, now: float) -> list[ServiceState]:
         states = seen.states(self.names)
-        for each in states:
-            self._clocks.setdefault(each.name, _StageClock()).see(each.stage or each.state, now)
-        summary: dict[str, tuple[object, ...]] = {
-            each.name: (each.state, each.stage, each.why, each.ready) for each in states
-        }
+        shown = states + self._vanished(seen, states)
+        summary = ([(each.kind, each.name, each.state, each.stage, each.why, each.ready) for each in shown],
+                   seen.lost is None)  # fmt: skip
         if summary != self._told:
             self._told = summary
-            on_states(states, seen)
-        self._failing = {each.name: self._failing.get(each.name, now) for each in states if each.state == "failing"}
+            on_states(shown, seen)
+        self._failing = {
+            _key(each): self._failing.get(_key(each), now) for each in states if each.state == "failing"
+        }  # fmt: skip
         if self._fail_after is not None:
             self.given_up = any(now - since >= self._fail_after for since in self._failing.values())
         return states
 
-    def stages(self) -> dict[str, tuple[StageTime, ...]]:
-        """The stages that have ended, by service."""
-        return {name: tuple(clock.ended) for name, clock in self._clocks.items()}
+    def _vanished(self, seen: Picture, states: Sequence[ServiceState]) -> list[ServiceState]:
+        """Services of the namespace that were there before; those that are named are told as absent anyway."""
+        if self.names is not None:
+            return []
+        now = {_key(each): each for each in states}
+        self._seen |= now
+        return [absent(name, seen.namespace, kind) for kind, name in self._seen.keys() - now.keys()]
 
 
-class _StageClock:
-    """How long the stages of one service took, as far as they were seen."""
+def _key(state: ServiceState) -> tuple[str, str]:
+    return (state.kind, state.name)
 
-    def __init__(self) -> None:
-        self.ended: list[StageTime] = []
-        self._now: tuple[str, float] | None = None
 
-    def see(self, stage: str, now: float) -> None:
-        """It is in this stage."""
-        if self._now is None:
-            self._now = (stage, now)
-        elif self._now[0] != stage:
-            self.ended.append(StageTime(self._now[0], now - self._now[1]))
-            self._now = (stage, now)
+def _stages(states: Sequence[ServiceState]) -> dict[str, tuple[StageTime, ...]]:
+    return {each.name: each.times.ended for each in states}

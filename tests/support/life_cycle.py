@@ -1,0 +1,110 @@
+"""The whole life of a service's start on the API server double, moment by moment, with the times that a cluster writes.
+
+Objects are as Kueue, the scheduler, the kubelet and KServe leave them (see serving_scenes); the engine's log is a real
+one (vLLM 0.32 on a CPU), each line at the time that it was written. The other times are chosen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from serving_scenes import LOGS, NAMESPACE, Scene
+
+DAY = "2026-11-23T"
+CREATED, ADMITTED, SCHEDULED, FETCHED_FROM, FETCHED_TO, STARTED, READY = (
+    f"{DAY}{time}Z" for time in ("13:45:00", "13:46:00", "13:46:10", "13:46:40", "13:49:40", "13:50:35", "13:51:00")
+)
+IMAGE_BYTES = 8_123_456_789
+STAGES = {
+    "queue": 60.0, "scheduling": 10.0, "image": 85.0, "download": 180.0, "process": 11.0, "engine": 8.0,
+    "weights": 0.0, "profile": 1.0, "kv-cache": 2.0, "server": 3.0,
+}  # fmt: skip
+"""Seconds of each stage, out of those times."""
+_MARKS = ("Initializing a V1 LLM engine", "Starting to load model", "Loading weights took", "CPU KV cache size",
+          "init engine (profile", "Engine 000")  # fmt: skip
+_TIME = re.compile(r"(?:INFO|WARNING|ERROR) \d\d-\d\d (\d\d:\d\d:\d\d) ")
+Document = dict[str, Any]
+
+
+def moments(scene: Scene) -> Iterator[tuple[str, str]]:
+    """Put one moment after the other on the server; after each, what is to be seen: the stage, and a part of why."""
+    server = scene.server
+    scene.service()
+    _gated(scene)
+    yield "queue", "insufficient unused quota"
+    server.put(_workload(scene, admitted=True))
+    _pod(scene, node="", conditions=[])
+    yield "scheduling", ""
+    _pod(scene)
+    yield "image", "pulling example.com/vllm"
+    _pod(scene, init={"ready": False, "state": {"running": {"startedAt": FETCHED_FROM}}})
+    yield "download", ""
+    scene.log("[60.0 s] fetch: 12.00 GB of 47.14 GB, 410.00 MB/s, 86 s left\n", container="storage-initializer")
+    yield "download", "12.00 GB of 47.14 GB"
+    done = {"terminated": {"exitCode": 0, "startedAt": FETCHED_FROM, "finishedAt": FETCHED_TO}}
+    _pod(scene, init={"state": done})
+    yield "image", "pulling example.com/vllm"
+    running = {"state": {"running": {"startedAt": STARTED}}}
+    _pod(scene, init={"state": done}, engine=running)
+    scene.event("Pulled", f'Successfully pulled image "x" in 55s (55s including waiting). Image size: {IMAGE_BYTES} '
+                          "bytes.")  # fmt: skip
+    yield "process", ""
+    for stage, lines in zip(list(STAGES)[5:], _log(), strict=True):
+        for when, line in lines:
+            server.write_log(NAMESPACE, scene.pod, "kserve-container", line, at=when)
+        yield stage, ""
+    scene.service(ready="True")
+    _pod(scene, init={"state": done}, engine=running | {"ready": True, "started": True}, ready=True)
+    yield "ready", ""
+
+
+def _log() -> Iterator[list[tuple[float, str]]]:
+    """The log in pieces, each with the line that begins a stage as its first, and what was said before it."""
+    marks = iter(_MARKS)
+    mark, piece, when = next(marks), [], 0.0
+    for line in (LOGS / "bf16-eager.log").read_text().splitlines(keepends=True):
+        match = _TIME.search(line)
+        when = datetime.fromisoformat(f"{DAY}{match[1]}+00:00").timestamp() if match else when
+        if mark == _MARKS[-1] and mark in line:
+            return
+        piece.append((when or _seconds(STARTED), line))
+        if mark in line:
+            yield piece
+            mark, piece = next(marks), []
+
+
+def _gated(scene: Scene) -> None:
+    _pod(scene, node="", conditions=[], gates=({"name": "kueue.x-k8s.io/admission"},))
+    scene.server.put(_workload(scene))
+
+
+def _workload(scene: Scene, *, admitted: bool = False) -> Document:
+    text = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor l4, 1 more"
+    conditions: list[Document] = [{"type": "QuotaReserved", "status": "False", "message": f"{text} needed"}]
+    if admitted:
+        conditions = [{"type": kind, "status": "True", "lastTransitionTime": ADMITTED}
+                      for kind in ("QuotaReserved", "Admitted")]  # fmt: skip
+    about = {"name": "w", "namespace": NAMESPACE, "ownerReferences": [{"kind": "Pod", "name": scene.pod}]}
+    return {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload", "spec": {"queueName": "llm-serving"},
+            "metadata": about, "status": {"conditions": conditions}}  # fmt: skip
+
+
+def _pod(
+    scene: Scene, *, node: str = "gpu-1", conditions: list[Document] | None = None, init: Document | None = None,
+    engine: Document | None = None, gates: tuple[Document, ...] = (), ready: bool = False,
+) -> None:  # fmt: skip
+    found = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": SCHEDULED}]
+    if ready:
+        found.append({"type": "Ready", "status": "True", "lastTransitionTime": READY})
+    first = init or {"ready": False, "state": {"waiting": {"reason": "PodInitializing"}}}
+    scene.put_pod(
+        node=node, init=first, engine=engine, conditions=found if conditions is None else conditions, created=CREATED,
+        gates=gates,
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
