@@ -15,6 +15,7 @@ EPILOG = """\b
 Examples:
   berth logs mistral-small-24b -n private-ai             the engine's
   berth logs mistral-small-24b --init                    what fetches the weights
+  berth logs mistral-small-24b -f                        of all its pods as they come, until they end
   berth logs mistral-small-24b --previous                of the run before the last restart
   berth logs mistral-small-24b --previous | berth diagnose --log -"""
 

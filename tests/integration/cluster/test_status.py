@@ -321,6 +321,40 @@ def test_logs_of_the_engine_and_of_what_fetches(on_cluster: Any, scene: Scene) -
     assert "previous terminated container" in missing.stderr
 
 
+def test_several_pods_are_followed_at_once(berth: Any, scene: Scene, server: KubeServer, tmp_path: Path) -> None:
+    scene.ready()
+    second = server.get("Pod", scene.pod, NAMESPACE)
+    assert second is not None
+    server.put(
+        second | {"metadata": {"name": "second", "namespace": NAMESPACE, "labels": second["metadata"]["labels"]}}
+    )
+    server.write_log(NAMESPACE, "second", "kserve-container", "from the second\n")
+    config = server.kubeconfig(tmp_path, namespace=NAMESPACE)
+    following = berth.start("logs", "mistral", "-f", "--kubeconfig", str(config))
+    following.output.wait_for("[second] from the second")
+    scene.log("later from the first\n")
+    following.output.wait_for(f"[{scene.pod}] later from the first")
+    for pod in ("second", scene.pod):
+        server.end_log(NAMESPACE, pod, "kserve-container")
+    code, _, said = following.end()
+    assert (code, said) == (0, "")
+
+
+def test_one_of_several_logs_that_cannot_be_read(berth: Any, scene: Scene, server: KubeServer, tmp_path: Path) -> None:
+    """What the others say is shown; then the failure is told."""
+    scene.ready()
+    second = server.get("Pod", scene.pod, NAMESPACE)
+    assert second is not None
+    server.put(
+        second | {"metadata": {"name": "second", "namespace": NAMESPACE, "labels": second["metadata"]["labels"]}}
+    )
+    server.end_log(NAMESPACE, scene.pod, "kserve-container")
+    done = berth("logs", "mistral", "-f", "--kubeconfig", str(server.kubeconfig(tmp_path, namespace=NAMESPACE)))
+    assert f"[{scene.pod}] " in done.stdout
+    assert done.returncode != 0
+    assert "waiting to start" in done.stderr
+
+
 def test_logs_of_no_service(on_cluster: Any, scene: Scene) -> None:
     scene.ready()
     done = on_cluster("logs", "mistra")

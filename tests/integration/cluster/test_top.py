@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler
+import ssl
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from kube_server import KubeServer
+from servers import make_certificates
 from serving_scenes import NAMESPACE, Scene
 
 
-def metrics(http_server: Any, *pages: str) -> int:
-    """A port that answers with these pages, one after the other."""
-    left = list(pages)
+def pages(*given: str) -> type[BaseHTTPRequestHandler]:
+    """A handler that answers with these pages, one after the other."""
+    left = list(given)
 
     class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -25,7 +29,12 @@ def metrics(http_server: Any, *pages: str) -> int:
         def log_message(self, *_arguments: object) -> None:
             """Nothing."""
 
-    return int(http_server(Pages).url.rpartition(":")[2])
+    return Pages
+
+
+def metrics(http_server: Any, *given: str) -> int:
+    """A port that answers with these pages."""
+    return int(http_server(pages(*given)).url.rpartition(":")[2])
 
 
 def test_engines_and_cards(on_cluster: Any, scene: Scene, server: KubeServer, http_server: Any) -> None:
@@ -46,6 +55,27 @@ def test_engines_and_cards(on_cluster: Any, scene: Scene, server: KubeServer, ht
     assert pod["gpus"] == [{"utilizationPercent": 87.0, "usedMiB": 20480.0, "freeMiB": 0.0}]
     row = on_cluster("top", "mistral", "--seconds", "0").stdout.splitlines()[1].split()
     assert row[2:7] == ["87%", "20.0", "GiB", "50%", "3"]
+
+
+def test_an_engine_that_speaks_tls(on_cluster: Any, scene: Scene, server: KubeServer, tmp_path: Path) -> None:
+    scene.ready()
+    pod = server.get("Pod", scene.pod, NAMESPACE)
+    assert pod is not None
+    probe = {"httpGet": {"scheme": "HTTPS", "path": "/health", "port": 8000}}
+    pod["spec"]["containers"][0] |= {"ports": [{"containerPort": 8000}], "readinessProbe": probe}
+    server.put(pod)
+    _, certificate, key = make_certificates(tmp_path / "tls")
+    with ThreadingHTTPServer(("127.0.0.1", 0), pages("vllm:num_requests_running 7\n")) as engine:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        engine.socket = context.wrap_socket(engine.socket, server_side=True)
+        Thread(target=engine.serve_forever, daemon=True).start()
+        server.listen_in_pod(NAMESPACE, scene.pod, 8000, engine.server_port)
+        done = on_cluster("top", "--seconds", "0", "-o", "json")
+        engine.shutdown()
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["pods"]
+    assert found["engine"]["running"] == 7
 
 
 def test_what_is_not_there_is_said(on_cluster: Any, scene: Scene) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -434,7 +435,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         verb = "create" if sub == "portforward" else "get"
         answers.check(verb, resource, namespace, f"pods/{sub.partition(':')[0].partition('/')[0]}")
-        pod = owner.store.get(("pods", namespace, name.partition(":")[0]))
+        pod = owner.store.get(("pods", namespace, name.removeprefix("https:").partition(":")[0]))
         if pod is None:
             raise Refused(404, "NotFound", f'pods "{name}" not found')
         if sub == "log":
@@ -487,13 +488,17 @@ class _Handler(BaseHTTPRequestHandler):
             yield piece
 
     def _proxy(self, namespace: str, name: str, sub: str) -> None:
+        secure, name = name.startswith("https:"), name.removeprefix("https:")
         pod, _, port = name.partition(":")
         real = self.server.owner.pod_ports.get((namespace, pod, int(port or 80)))
         if real is None:
             raise Refused(
                 503, "ServiceUnavailable", f"error trying to reach service: dial tcp 10.0.0.1:{port}: refused"
             )
-        connection = http.client.HTTPConnection("127.0.0.1", real, timeout=10)
+        # A real one trusts no certificate of a pod either: it asks whether there is one.
+        tls = {"context": ssl._create_unverified_context()} if secure else {}
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind("127.0.0.1", real, timeout=10, **tls)
         connection.request("GET", sub.removeprefix("proxy") or "/")
         answer = connection.getresponse()
         self._send_bytes(answer.status, answer.read(), answer.getheader("Content-Type") or "text/plain")

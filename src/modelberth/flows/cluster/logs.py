@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 from modelberth.adapters.kubernetes_api import Cluster, Document
 from modelberth.adapters.kubernetes_api.kinds import PODS
-from modelberth.base.errors import PrerequisiteMissing, UsageError
+from modelberth.base.errors import BerthError, PrerequisiteMissing
 from modelberth.base.text import did_you_mean, printable
 from modelberth.findings.diagnosis.belonging import service_of
 from modelberth.timeline.pod_times import ENGINE_CONTAINERS
 
 _SILENCE = 24 * 3600.0
+_WAITING_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -44,24 +47,52 @@ def service_logs(cluster: Cluster, request: LogsRequest) -> Iterator[str]:
 
     Raises:
         PrerequisiteMissing: the service has no pod, or no such container.
-        UsageError: several pods cannot be followed at once; the container has not started.
-        BerthError: by meaning.
+        BerthError: by meaning; of several pods that are followed at once, the first failure once the others have ended.
     """
     pods = _pods(cluster, request)
-    if request.follow and len(pods) > 1:
-        raise UsageError(
-            "several pods cannot be followed at once",
-            why=", ".join(_name(each) for each in pods),
-            next_step="--pod NAME",
-        )
+    if len(pods) == 1:
+        yield from _lines(cluster, request, pods[0])
+    elif request.follow:
+        yield from _followed(cluster, request, pods)
+    else:
+        for pod in pods:
+            yield from (f"[{_name(pod)}] {line}" for line in _lines(cluster, request, pod))
+
+
+def _lines(cluster: Cluster, request: LogsRequest, pod: Document) -> Iterator[str]:
+    lines = cluster.logs(
+        request.namespace, _name(pod), _container(pod, request), previous=request.previous, tail=request.tail,
+        follow=request.follow, silence=_SILENCE if request.follow else None,
+    )  # fmt: skip
+    for line in lines:
+        yield printable(line.decode(errors="replace"))
+
+
+def _followed(cluster: Cluster, request: LogsRequest, pods: list[Document]) -> Iterator[str]:
+    """The lines of all pods as they come, each with its pod before it, until every one has ended."""
+    said: Queue[str | None] = Queue(_WAITING_LINES)
+    failures: list[BerthError] = []
+
+    def read(pod: Document) -> None:
+        try:
+            for line in _lines(cluster, request, pod):
+                said.put(f"[{_name(pod)}] {line}")
+        except BerthError as error:
+            failures.append(error)
+        finally:
+            said.put(None)
+
     for pod in pods:
-        before = f"[{_name(pod)}] " if len(pods) > 1 else ""
-        lines = cluster.logs(
-            request.namespace, _name(pod), _container(pod, request), previous=request.previous, tail=request.tail,
-            follow=request.follow, silence=_SILENCE if request.follow else None,
-        )  # fmt: skip
-        for line in lines:
-            yield before + printable(line.decode(errors="replace"))
+        Thread(target=read, args=(pod,), name=f"log of {_name(pod)}", daemon=True).start()
+    left = len(pods)
+    while left:
+        line = said.get()
+        if line is None:
+            left -= 1
+        else:
+            yield line
+    if failures:
+        raise failures[0]
 
 
 def _pods(cluster: Cluster, request: LogsRequest) -> list[Document]:

@@ -14,12 +14,11 @@ from modelberth.adapters.kubernetes_api.kinds import PODS
 from modelberth.base.clock import monotonic
 from modelberth.base.errors import BerthError
 from modelberth.findings.diagnosis.belonging import service_of
+from modelberth.timeline.engine_port import engine_port
 from modelberth.timeline.metrics import CardUse, EngineLoad, cards, engine_load
-from modelberth.timeline.pod_times import ENGINE_CONTAINERS
 
 EXPORTER_LABEL = "app=nvidia-dcgm-exporter"
 _EXPORTER_PORT = 9400
-_ENGINE_PORT = 8080
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,14 @@ def _is_wanted(pod: Document, names: Sequence[str] | None) -> bool:
 
 def _load(cluster: Cluster, pod: Document, notes: list[str]) -> EngineLoad | None:
     about = pod["metadata"]
-    path = f"/api/v1/namespaces/{about['namespace']}/pods/{about['name']}:{_port(pod)}/proxy/metrics"
+    port, secure = engine_port(pod)
+    name = f"{'https:' if secure else ''}{about['name']}:{port}"
+    path = f"/api/v1/namespaces/{about['namespace']}/pods/{name}/proxy/metrics"
     try:
         return engine_load(cluster.raw(path).decode(errors="replace"))
     except BerthError as error:
         notes.append(f"{about['name']}: no metrics: {error.why or error.what}")
         return None
-
-
-def _port(pod: Document) -> int:
-    for container in (pod.get("spec") or {}).get("containers") or []:
-        ports = container.get("ports") or []
-        if container.get("name") in ENGINE_CONTAINERS and ports:
-            return int(ports[0]["containerPort"])
-    return _ENGINE_PORT
 
 
 def _cards(cluster: Cluster, namespace: str, notes: list[str]) -> list[CardUse]:

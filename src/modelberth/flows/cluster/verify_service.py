@@ -6,10 +6,9 @@ The tunnel ends at the engine itself, in front of which OpenShift AI may put a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from modelberth.adapters.kubernetes_api import Cluster, Ref, forward
 from modelberth.adapters.kubernetes_api.kinds import PODS
@@ -17,7 +16,7 @@ from modelberth.base.errors import NotReady
 from modelberth.flows.cluster.watch import current
 from modelberth.flows.verify_endpoint import VerifyReport, VerifyRequest, verify_endpoint
 from modelberth.spec.services import Service
-from modelberth.timeline.pod_times import ENGINE_CONTAINERS
+from modelberth.timeline.engine_port import engine_port
 from modelberth.timeline.service_state import ServiceState
 
 _PORT = 8080
@@ -66,8 +65,9 @@ def reached(cluster: Cluster, namespace: str, name: str) -> Iterator[Way]:
         AuthError, RemoteUnavailable: the cluster cannot be asked, or refuses a port-forward.
     """
     states, _ = current(cluster, namespace, [name])
-    pod = _ready_pod(states[0])
-    port, secure = _engine_port(cluster.get(Ref(PODS, pod, namespace)) or {})
+    ready = [each for each in states if each.state == "ready"]  # two kinds of service may have one name
+    pod = _ready_pod([*ready, *states][0])
+    port, secure = engine_port(cluster.get(Ref(PODS, pod, namespace)) or {})
     with forward(cluster, namespace, pod, port) as tunnel:
         url = f"{'https' if secure else 'http'}://127.0.0.1:{tunnel.port}"
         yield Way(url, secure, f"pod {pod}, port {port}")
@@ -95,14 +95,3 @@ def _ready_pod(state: ServiceState) -> str:
             next_step=f"berth watch {state.name} -n {state.namespace}",
         )  # fmt: skip
     return next(pod.name for pod in state.pods if pod.ready)
-
-
-def _engine_port(pod: Mapping[str, Any]) -> tuple[int, bool]:
-    """The port of the engine, and whether it speaks TLS, as its own probes do (LLMInferenceService: https on 8000)."""
-    for container in (pod.get("spec") or {}).get("containers") or []:
-        if container.get("name") in ENGINE_CONTAINERS:
-            ports = [each.get("containerPort") for each in container.get("ports") or []]
-            probes = (container.get(name) or {} for name in ("readinessProbe", "livenessProbe", "startupProbe"))
-            secure = any((probe.get("httpGet") or {}).get("scheme") == "HTTPS" for probe in probes)
-            return int(ports[0]) if ports else _PORT, secure
-    return _PORT, False
