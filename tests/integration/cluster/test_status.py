@@ -321,13 +321,16 @@ def test_logs_of_the_engine_and_of_what_fetches(on_cluster: Any, scene: Scene) -
     assert "previous terminated container" in missing.stderr
 
 
+def add_second_pod(server: KubeServer, scene: Scene) -> None:
+    first = server.get("Pod", scene.pod, NAMESPACE)
+    assert first is not None
+    about = {"name": "second", "namespace": NAMESPACE, "labels": first["metadata"]["labels"]}
+    server.put(first | {"metadata": about})
+
+
 def test_several_pods_are_followed_at_once(berth: Any, scene: Scene, server: KubeServer, tmp_path: Path) -> None:
     scene.ready()
-    second = server.get("Pod", scene.pod, NAMESPACE)
-    assert second is not None
-    server.put(
-        second | {"metadata": {"name": "second", "namespace": NAMESPACE, "labels": second["metadata"]["labels"]}}
-    )
+    add_second_pod(server, scene)
     server.write_log(NAMESPACE, "second", "kserve-container", "from the second\n")
     config = server.kubeconfig(tmp_path, namespace=NAMESPACE)
     following = berth.start("logs", "mistral", "-f", "--kubeconfig", str(config))
@@ -343,11 +346,7 @@ def test_several_pods_are_followed_at_once(berth: Any, scene: Scene, server: Kub
 def test_one_of_several_logs_that_cannot_be_read(berth: Any, scene: Scene, server: KubeServer, tmp_path: Path) -> None:
     """What the others say is shown; then the failure is told."""
     scene.ready()
-    second = server.get("Pod", scene.pod, NAMESPACE)
-    assert second is not None
-    server.put(
-        second | {"metadata": {"name": "second", "namespace": NAMESPACE, "labels": second["metadata"]["labels"]}}
-    )
+    add_second_pod(server, scene)
     server.end_log(NAMESPACE, scene.pod, "kserve-container")
     done = berth("logs", "mistral", "-f", "--kubeconfig", str(server.kubeconfig(tmp_path, namespace=NAMESPACE)))
     assert f"[{scene.pod}] " in done.stdout
