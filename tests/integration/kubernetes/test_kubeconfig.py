@@ -8,16 +8,19 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from kube_server import KubeServer
 from kube_server.server import TOKEN
-from modelberth.adapters.kubernetes_api import Target, connect, credentials
+from modelberth.adapters.kubernetes_api import Change, Target, Watch, connect, credentials
+from modelberth.adapters.kubernetes_api.kinds import CONFIG_MAPS
 from modelberth.adapters.kubernetes_api.kubeconfig import read_login
 from modelberth.base.errors import AuthError, BerthError, PrerequisiteMissing, UsageError
 
+PATIENCE = 30.0
 CANARY = "canary-token-value"
 
 
@@ -181,6 +184,44 @@ def test_a_token_that_has_changed_is_read_again_once(
         del server.tokens[TOKEN]
         with pytest.raises(AuthError, match="does not know who we are"):
             cluster.list(_pods())
+
+
+def test_a_new_login_is_found_in_the_kubeconfig(server: KubeServer, tmp_path: Path) -> None:
+    """`oc login` in another window writes a new token, and may make another context the current one."""
+    path = tmp_path / "config"
+    path.write_text(config({"token": "old"}, server.url))
+    server.tokens["old"] = "tester"
+    with connect(Target(kubeconfig=path)) as cluster:
+        cluster.list(_pods())
+        del server.tokens["old"]
+        path.write_text(config({"token": TOKEN}, server.url, **{"current-context": "another"}))
+        cluster.list(_pods())
+        path.write_text("no kubeconfig: [")
+        del server.tokens[TOKEN]
+        with pytest.raises(AuthError, match="does not know who we are"):
+            cluster.list(_pods())
+
+
+def test_a_watch_goes_on_when_its_token_has_ended(server: KubeServer, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    path = tmp_path / "config"
+    path.write_text(config({"tokenFile": str(token)}, server.url))
+    server.tokens["old"] = "tester"
+    changes: SimpleQueue[Change] = SimpleQueue()
+    with connect(Target(kubeconfig=path)) as cluster:
+        watching = Watch(cluster, CONFIG_MAPS, "default", changes).start()
+        assert changes.get(timeout=PATIENCE).event == "listed"
+        del server.tokens["old"]
+        token.write_text(TOKEN)
+        server.break_connections()
+        about = {"name": "a", "namespace": "default"}
+        server.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about})
+        events = []
+        while not {"changed", "listed"} & set(events):
+            events.append(changes.get(timeout=PATIENCE).event)
+        assert "forbidden" not in events
+        watching.stop()
 
 
 def _pods() -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ import httpx2
 from modelberth.adapters import processes
 from modelberth.adapters.kubernetes_api.kubeconfig import Login
 from modelberth.base.clock import utc_now
-from modelberth.base.errors import AuthError, PrerequisiteMissing, UsageError
+from modelberth.base.errors import AuthError, BerthError, PrerequisiteMissing, UsageError
 from modelberth.base.text import printable, shorten
 
 PLUGIN_SECONDS = 60.0
@@ -52,10 +53,15 @@ class Credentials:
 
 
 class Identity(httpx2.Auth):
-    """The user's entry of a kubeconfig as the credentials of requests."""
+    """The user's entry of a kubeconfig as the credentials of requests.
 
-    def __init__(self, login: Login) -> None:
-        self._login = login
+    Args:
+        login: whose it is.
+        read_again: reads the kubeconfig anew, for a token in it that has changed meanwhile (`oc login`).
+    """
+
+    def __init__(self, login: Login, read_again: Callable[[], Login] | None = None) -> None:
+        self._login, self._read_again = login, read_again
         self._entry = login.identity
         self._known: Credentials | None = None
 
@@ -87,12 +93,18 @@ class Identity(httpx2.Auth):
         return Credentials()
 
     def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Sign a request; a 401 is tried once more with what a file or a plug-in says now."""
-        self._sign(request, self.credentials())
+        """Sign a request; a 401 is tried once more with what the kubeconfig, a file or a plug-in says now."""
+        sent = self.credentials()
+        self._sign(request, sent)
         response = yield request
-        if response.status_code == _UNAUTHORIZED and (self._entry.get("exec") or self._entry.get("tokenFile")):
-            self._sign(request, self.credentials(anew=True))
-            yield request
+        if response.status_code == _UNAUTHORIZED:
+            if self._read_again is not None:
+                with suppress(BerthError):  # a kubeconfig that cannot be read now leaves what was known
+                    self._entry = self._read_again().identity
+            found = self.credentials(anew=True)
+            if found.token != sent.token:
+                self._sign(request, found)
+                yield request
 
     def _sign(self, request: httpx2.Request, credentials: Credentials) -> None:
         if credentials.token:

@@ -41,12 +41,16 @@ class Target:
     timeout: float = 30.0
 
 
+IN_CLUSTER = "in-cluster"
+"""The context of a pod's own service account."""
+
+
 @dataclass(frozen=True)
 class Login:
     """How to reach a cluster, and who says so. Its text form shows no credentials.
 
     Attributes:
-        context: its name; `in-cluster` for a pod's own.
+        context: its name; IN_CLUSTER for a pod's own.
         server: URL of the API server.
         namespace: of the context.
         user: name of the user's entry.
@@ -203,6 +207,6 @@ def _in_cluster(target: Target, environment: Mapping[str, str]) -> Login:
     own = _SERVICE_ACCOUNT / "namespace"
     namespace = target.namespace or (own.read_text().strip() if own.exists() else "default")
     return Login(
-        "in-cluster", f"https://{bracketed}:{port}", namespace, "service account",
+        IN_CLUSTER, f"https://{bracketed}:{port}", namespace, "service account",
         {"certificate-authority": str(_SERVICE_ACCOUNT / "ca.crt")}, {"tokenFile": str(_SERVICE_ACCOUNT / "token")},
     )  # fmt: skip

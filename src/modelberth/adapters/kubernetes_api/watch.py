@@ -21,9 +21,9 @@ from modelberth.adapters.kubernetes_api.kinds import Document, Kind
 from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import AuthError, BerthError, PrerequisiteMissing
 
-WATCH_SECONDS = 240
-_SILENCE = 60.0
-"""Seconds past the server's own end of a watch, after which a silent socket is broken. Bookmarks come every minute."""
+WATCH_SECONDS = 120
+_SILENCE = 30.0
+"""Seconds past the server's own end of a watch, after which a silent socket is broken: nobody is there any more."""
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 

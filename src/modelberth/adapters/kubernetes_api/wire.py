@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -22,7 +23,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 from modelberth.adapters.kubernetes_api.credentials import Identity
 from modelberth.adapters.kubernetes_api.errors import error_of, is_refusal
 from modelberth.adapters.kubernetes_api.kinds import Document
-from modelberth.adapters.kubernetes_api.kubeconfig import Login, Target
+from modelberth.adapters.kubernetes_api.kubeconfig import IN_CLUSTER, Login, Target, read_login
 from modelberth.base.clock import Stopwatch
 from modelberth.base.errors import AuthError, BerthError, RemoteUnavailable, UsageError
 from modelberth.base.text import printable, shorten
@@ -47,7 +48,8 @@ class Wire:
     def __init__(self, login: Login, target: Target) -> None:
         self.server = login.server
         self._timeout = target.timeout
-        self._identity = Identity(login)
+        again = target if login.context == IN_CLUSTER else replace(target, context=login.context)
+        self._identity = Identity(login, lambda: read_login(again))
         self._stop = Event()
         headers = {"Accept": _JSON, "User-Agent": "berth"}
         if target.as_user:
