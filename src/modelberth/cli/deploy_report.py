@@ -39,10 +39,7 @@ def plain_result(result: DeployResult) -> dict[str, Any]:
         "schemaVersion": "modelberth.dev/deploy/v1",
         "objects": objects(result.objects),
         "services": [
-            {**plain(each), "stages": [{"stage": stage.stage, "seconds": round(stage.seconds, 3)}
-                                       for stage in result.stages.get(each.name, ())],
-             "plannedSeconds": result.planned.get(each.name)}
-            for each in result.states
+            plain(each, result.planned.get(each.name)) for each in result.states
         ],
         "checks": [plain_report(each) for each in result.reports],
     }  # fmt: skip

@@ -33,12 +33,13 @@ def command(targets: tuple[str, ...], *, target: Target, form: str) -> int:
     from modelberth.adapters.kubernetes_api import connect
     from modelberth.cli.output import talk
     from modelberth.cli.status_report import show
-    from modelberth.flows.cluster.targets import choose
+    from modelberth.flows.cluster.targets import choose, planned_starts
     from modelberth.flows.cluster.watch import current
+    from modelberth.spec.services import services
 
     chosen = choose(targets)
     with connect(replace(target, namespace=target.namespace or chosen.namespace)) as cluster:
         states, notes = current(cluster, cluster.namespace, chosen.names)
-    show(states, form)
+    show(states, form, planned_starts(services(chosen.spec.stack)) if chosen.spec else {})
     talk(*(f"note: {note}" for note in notes))
     return 0 if all(each.state in {"ready", "stopped"} for each in states) else 6

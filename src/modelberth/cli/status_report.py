@@ -8,7 +8,8 @@ from typing import Any
 from modelberth.base.clock import utc_now
 from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
-from modelberth.timeline.pod_state import PodState
+from modelberth.flows.cluster.targets import PlannedStart
+from modelberth.timeline.pod_state import STAGES_BEFORE_ENGINE, PodState
 from modelberth.timeline.service_state import ServiceState
 from modelberth.timeline.stages import StageTime
 
@@ -22,10 +23,10 @@ _MARKS = {
 }
 
 
-def show(states: Sequence[ServiceState], form: str) -> None:
+def show(states: Sequence[ServiceState], form: str, planned: Mapping[str, PlannedStart]) -> None:
     """All of them, once."""
     if form in {"json", "yaml"}:
-        document({"schemaVersion": _SCHEMA, "services": [plain(each) for each in states]}, form)
+        document({"schemaVersion": _SCHEMA, "services": [plain(each, planned.get(each.name)) for each in states]}, form)
     elif form == "name":
         data("\n".join(f"{each.kind.lower()}/{each.name}" for each in states))
     else:
@@ -75,7 +76,7 @@ def line(state: ServiceState) -> str:
     return f"{state.name}: {shown}{where} ({state.ready} of {state.replicas} ready){why}"
 
 
-def plain(state: ServiceState) -> dict[str, Any]:
+def plain(state: ServiceState, planned: PlannedStart | None = None) -> dict[str, Any]:
     """A state as data: seconds and bytes are numbers, and null where nothing tells them."""
     facts = state.facts
     return {
@@ -85,8 +86,17 @@ def plain(state: ServiceState) -> dict[str, Any]:
         "ageSeconds": _seconds_old(state), "gpus": state.gpus, "runtime": facts.runtime, "model": facts.model,
         "context": int(facts.context) if facts.context.isdigit() else None,
         "stages": [{"stage": each.stage, "seconds": _tenths(each.seconds)} for each in state.times.ended],
+        "planned": _plan(planned) if planned else None,
         "pods": [_pod(pod) for pod in state.pods],
     }  # fmt: skip
+
+
+def _plan(planned: PlannedStart) -> dict[str, Any]:
+    """Seconds of the stages that the plan knows, and those that the whole start of the engine may take."""
+    return {
+        "stages": [{"stage": stage, "seconds": _tenths(seconds)} for stage, seconds in planned.stages.items()],
+        "engineSecondsAtMost": planned.seconds,
+    }
 
 
 def _pod(pod: PodState) -> dict[str, Any]:
@@ -128,13 +138,22 @@ def _age(state: ServiceState) -> str:
     return f"{seconds} s"
 
 
-def stage_lines(stages: Mapping[str, Sequence[StageTime]], planned: Mapping[str, int]) -> list[str]:
-    """How long each stage of each service took, beside what a start may take by the plan."""
-    lines = []
+def stage_lines(stages: Mapping[str, Sequence[StageTime]], planned: Mapping[str, PlannedStart]) -> list[str]:
+    """How long each stage of each service took, beside what the plan says of it."""
+    said = []
     for name, ended in stages.items():
         if ended:
-            took = ", ".join(f"{each.stage} {format_seconds(each.seconds)}" for each in ended)
-            whole = format_seconds(sum(each.seconds for each in ended))
-            beside = f" of {format_seconds(planned[name])} planned at most" if name in planned else ""
-            lines.append(f"{name}: {took}; {whole}{beside}")
-    return lines
+            plan = planned.get(name)
+            took = ", ".join(_took(each, plan) for each in ended)
+            engine = sum(each.seconds for each in ended if each.stage not in STAGES_BEFORE_ENGINE)
+            most = f" of {format_seconds(plan.seconds)} at most" if plan else ""
+            beside = f", the engine's start {format_seconds(engine)}{most}" if engine else ""
+            said.append(f"{name}: {took}; {format_seconds(sum(each.seconds for each in ended))}{beside}")
+    return said
+
+
+def _took(each: StageTime, plan: PlannedStart | None) -> str:
+    took = f"{each.stage} {format_seconds(each.seconds)}"
+    if plan is None or each.stage not in plan.stages:
+        return took
+    return f"{took} (planned {format_seconds(plan.stages[each.stage])})"

@@ -10,10 +10,11 @@ from modelberth.cli.cluster_options import cluster_options
 from modelberth.cli.options import output_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelberth.adapters.kubernetes_api import Target
     from modelberth.flows.cluster.picture import Picture
+    from modelberth.flows.cluster.targets import PlannedStart
     from modelberth.timeline.service_state import ServiceState
 
 EPILOG = """\b
@@ -43,14 +44,15 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
     from modelberth.adapters.kubernetes_api import connect
     from modelberth.cli.output import is_terminal, talk
     from modelberth.cli.status_report import stage_lines, unready_lines
-    from modelberth.flows.cluster.targets import choose, planned_seconds
+    from modelberth.flows.cluster.targets import choose, planned_starts
     from modelberth.flows.cluster.watch import follow
     from modelberth.spec.services import services
 
     chosen = choose(targets)
+    planned = planned_starts(services(chosen.spec.stack)) if chosen.spec else {}
     with connect(replace(target, namespace=target.namespace or chosen.namespace)) as cluster:
         live = form != "jsonl" and is_terminal(sys.stdout)
-        shown = _Live(form) if live else _Lines(form)
+        shown = _Live(form) if live else _Lines(form, planned)
         try:
             outcome = follow(
                 cluster, cluster.namespace, chosen.names, shown.take, timeout=timeout, for_ever=forever
@@ -60,16 +62,15 @@ def command(targets: tuple[str, ...], *, target: Target, timeout: float | None, 
     if not outcome.all_ready:
         talk(*unready_lines(outcome.states))
     if form != "jsonl":
-        known = services(chosen.spec.stack) if chosen.spec else ()
-        talk(*stage_lines(outcome.stages, planned_seconds(known)))
+        talk(*stage_lines(outcome.stages, planned))
     return 0 if outcome.all_ready else 6
 
 
 class _Lines:
     """A line, or a document, for each service whose state is another; what the API server does goes to stderr."""
 
-    def __init__(self, form: str) -> None:
-        self._form = form
+    def __init__(self, form: str, planned: Mapping[str, PlannedStart]) -> None:
+        self._form, self._planned = form, planned
         self._told: dict[tuple[str, str], tuple[str, str, str, int]] = {}
         self._lost = False
 
@@ -87,7 +88,7 @@ class _Lines:
             summary = (each.state, each.stage, each.why, each.ready)
             if self._told.get((each.kind, each.name)) != summary:
                 self._told[each.kind, each.name] = summary
-                document = {"schemaVersion": "modelberth.dev/status/v1", **plain(each)}
+                document = {"schemaVersion": "modelberth.dev/status/v1", **plain(each, self._planned.get(each.name))}
                 data(json.dumps(document, ensure_ascii=False) if self._form == "jsonl" else line(each))
 
     def finish(self) -> None:

@@ -126,9 +126,12 @@ def weights_bytes(service: Service, gpus: int) -> int:
 
 def start_seconds(weights: int) -> int:
     """Seconds that a start may take: reading the weights at half the planned rate, and all the rest; whole minutes."""
-    rate = int(load("storage")["diskMiBPerSecond"]["value"]) * MIB
-    seconds = weights / rate * _SLOWER_THAN_PLANNED + _START_BESIDE_WEIGHTS
-    return math.ceil(seconds / 60) * 60
+    return math.ceil((moving_seconds(weights) * _SLOWER_THAN_PLANNED + _START_BESIDE_WEIGHTS) / 60) * 60
+
+
+def moving_seconds(weights: int) -> float:
+    """Seconds that reading the weights from the node's disk takes, or writing them to it, at the planned rate."""
+    return weights / (int(load("storage")["diskMiBPerSecond"]["value"]) * MIB)
 
 
 def gibibytes(count: int) -> str:

@@ -15,6 +15,7 @@ from modelberth.catalog import load
 from modelberth.timeline.log_lines import LogLine
 
 PROCESS = "process"
+WEIGHTS = "weights"
 SERVER = "server"
 READY = "ready"
 _TOKENS = re.compile(r"(?<![0-9,])([0-9][0-9,]{0,30}) tokens")

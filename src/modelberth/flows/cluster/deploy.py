@@ -20,7 +20,7 @@ from modelberth.flows.cluster.hold import held
 from modelberth.flows.cluster.jobs import run_jobs
 from modelberth.flows.cluster.machines import scale_up
 from modelberth.flows.cluster.permissions import needed, require
-from modelberth.flows.cluster.targets import planned_seconds
+from modelberth.flows.cluster.targets import PlannedStart, planned_starts
 from modelberth.flows.cluster.verify_service import declared, verify_service
 from modelberth.flows.cluster.watch import Outcome, follow
 from modelberth.flows.progress import Listener, Note, StageBegun
@@ -74,7 +74,7 @@ class DeployResult:
         objects: each with what was, or would be, done.
         states: of the services at the end; empty where nobody waited.
         stages: of each service, those that were seen to end, and how long each took.
-        planned: seconds that a start may take by the plan, by service; where the size of the weights is declared.
+        planned: start of each service by the plan, where the size of its weights is declared.
         reports: of the verification.
         refused: whether the user said no.
     """
@@ -82,7 +82,7 @@ class DeployResult:
     objects: list[Compared]
     states: tuple[ServiceState, ...] = ()
     stages: Mapping[str, tuple[StageTime, ...]] = field(default_factory=dict)
-    planned: dict[str, int] = field(default_factory=dict)
+    planned: dict[str, PlannedStart] = field(default_factory=dict)
     reports: list[VerifyReport] = field(default_factory=list)
     refused: bool = False
 
@@ -202,7 +202,7 @@ class _Run:
         try:
             outcome = self._wait()
             self._result.states, self._result.stages = outcome.states, outcome.stages
-            self._result.planned = planned_seconds(self._services)
+            self._result.planned = planned_starts(self._services)
             if not outcome.all_ready:
                 raise self._not_ready(outcome)
             if self._request.verify:

@@ -19,11 +19,10 @@ from modelberth.base.errors import BerthError
 from modelberth.timeline.log_lines import parse_line
 from modelberth.timeline.pod_state import PodLog, PodState, progress
 from modelberth.timeline.pod_times import IMAGE, instant
-from modelberth.timeline.stages import StartUp
+from modelberth.timeline.stages import SERVER, StartUp
 
 _AT_ONCE = 8
 _BYTES_A_LOOK = 8 << 20
-_LAST = "server"
 # Nodes write their own zone, and as many digits of a second as there are without zeros at the end.
 _STAMP = re.compile(rb"(?P<date>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<part>\d{1,9}))?(?P<zone>Z|[+-]\d\d:\d\d) ?")
 # kubelet, images: `Successfully pulled image "x" in 2m3s (2m3s including waiting). Image size: 8123456789 bytes.`
@@ -78,7 +77,7 @@ class PodLogs:
         read = self._reads.get(pod.name)
         if read is None or read.run != _run(pod):
             return True
-        return pod.runs and read.start.stage != _LAST
+        return pod.runs and read.start.stage != SERVER
 
     def _wants_image(self, pod: PodState) -> bool:
         starts = not pod.ready and progress(pod.stage) > progress(IMAGE)  # of a thousand that serve nobody asks it

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelberth.base.units import parse_bytes
 from modelberth.flows.spec_file import SpecFile, read_spec_file
-from modelberth.manifests.resources import start_seconds
+from modelberth.manifests.resources import moving_seconds, start_seconds
+from modelberth.spec.addresses import OciAddress
 from modelberth.spec.services import Service, services
+from modelberth.timeline.pod_times import DOWNLOAD, IMAGE
+from modelberth.timeline.stages import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,29 @@ def choose(targets: Sequence[str]) -> Chosen:
     return Chosen(tuple(targets))
 
 
-def planned_seconds(found: Iterable[Service]) -> dict[str, int]:
-    """Seconds that a start may take by the plan, by service; of those whose weights' size is declared.
+@dataclass(frozen=True)
+class PlannedStart:
+    """What the plan says of a start.
 
-    It is what the rendered startup probe allows.
+    Attributes:
+        seconds: that the engine's start may take at most: what the rendered startup probe allows.
+        stages: seconds of those stages that the size of the weights decides, at the planned rate of a node's disk.
     """
-    return {
-        each.name: start_seconds(parse_bytes(each.variant.weights_size))
-        for each in found
-        if each.variant.weights_size is not None
-    }
+
+    seconds: int
+    stages: Mapping[str, float]
+
+
+def planned_starts(found: Iterable[Service]) -> dict[str, PlannedStart]:
+    """The planned start of each service whose weights' size is declared.
+
+    Weights are written to the node's disk once (by the pull of their image, or by the download) and read from it once.
+    """
+    planned = {}
+    for each in found:
+        if each.variant.weights_size is not None:
+            weights = parse_bytes(each.variant.weights_size)
+            moved = IMAGE if isinstance(each.weights, OciAddress) else DOWNLOAD
+            stages = {moved: moving_seconds(weights), WEIGHTS: moving_seconds(weights)}
+            planned[each.name] = PlannedStart(start_seconds(weights), stages)
+    return planned
