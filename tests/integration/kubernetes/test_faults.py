@@ -19,6 +19,8 @@ from kube_server import KubeServer
 from modelberth.adapters.kubernetes_api import Change, Cluster, Ref, Target, Watch, connect, forward, watch
 from modelberth.adapters.kubernetes_api.kinds import CONFIG_MAPS, PODS
 from modelberth.base.errors import AuthError, RemoteUnavailable, UsageError
+from servers import make_certificates
+from tls_front import tls_front
 
 PATIENCE = 30.0
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}, "data": {"k": "v"}}
@@ -238,9 +240,16 @@ def test_a_port_where_nobody_listens_says_so(server: KubeServer, cluster: Cluste
         assert "connection refused" in tunnel.error
 
 
-def test_connections_end_with_the_tunnel(server: KubeServer, cluster: Cluster, pod: str) -> None:
+@pytest.mark.parametrize("secure", [False, True])
+def test_connections_end_with_the_tunnel(server: KubeServer, tmp_path: Path, pod: str, *, secure: bool) -> None:
     """Nothing of a tunnel outlives it, even where the pod's side says nothing more: a command would never end."""
     with ExitStack() as held:
+        front = None
+        if secure:
+            authority, certificate, key = make_certificates(tmp_path / "tls")
+            front = held.enter_context(tls_front(int(server.url.rpartition(":")[2]), certificate, key)), authority
+        config = server.kubeconfig(tmp_path, front=front)
+        cluster = held.enter_context(connect(Target(kubeconfig=config, timeout=5.0)))
         listener = held.enter_context(socket.create_server(("127.0.0.1", 0)))
         server.listen_in_pod("default", pod, 8080, listener.getsockname()[1])
         with forward(cluster, "default", pod, 8080) as tunnel:

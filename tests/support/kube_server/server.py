@@ -131,11 +131,16 @@ class KubeServer:
         """Of the server."""
         return f"http://127.0.0.1:{self._port}"
 
-    def kubeconfig(self, folder: Path, namespace: str = "default", token: str = TOKEN) -> Path:
-        """A kubeconfig with one context, `double`."""
+    def kubeconfig(
+        self, folder: Path, namespace: str = "default", token: str = TOKEN, front: tuple[int, Path] | None = None
+    ) -> Path:
+        """A kubeconfig with one context, `double`; `front` is a port that speaks TLS, and who signs its certificate."""
+        cluster = {"server": self.url}
+        if front:
+            cluster = {"server": f"https://127.0.0.1:{front[0]}", "certificate-authority": str(front[1])}
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "double",
-            "clusters": [{"name": "double", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "double", "cluster": cluster}],
             "users": [{"name": "tester", "user": {"token": token}}],
             "contexts": [
                 {"name": "double", "context": {"cluster": "double", "user": "tester", "namespace": namespace}},
