@@ -16,6 +16,8 @@ class Behaviour:
     refuses = True
     status_too_long = 400
     calls_tools = True
+    tool_pieces: tuple = (("get_weather", ""), ("", '{"city": '), ("", '"Paris"}'))
+    ends_streams = True
     token = ""
     text = "four"
 
@@ -49,11 +51,7 @@ def handler(behaviour: type[Behaviour]) -> type[BaseHTTPRequestHandler]:
             if behaviour.refuses and len(str(body.get("prompt", "")).split()) > 32:
                 self.say(behaviour.status_too_long, {"error": {"message": "This model's maximum context length is 32"}})
             elif body.get("stream"):
-                pieces = [{"choices": [{"delta": {"content": each}}]} for each in behaviour.text]
-                events = [*pieces, {"choices": [], "usage": usage}]
-                self.say(
-                    200, "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n", "text/plain"
-                )
+                self.say(200, _stream(behaviour, usage, tools=bool(body.get("tools"))), "text/plain")
             elif body.get("tools") and behaviour.calls_tools:
                 call = {"function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
                 self.say(200, {"choices": [{"message": {"content": None, "tool_calls": [call]}}]})
@@ -62,3 +60,13 @@ def handler(behaviour: type[Behaviour]) -> type[BaseHTTPRequestHandler]:
                 self.say(200, {"choices": [{"text": text, "message": {"content": text}}], "usage": usage})
 
     return Handler
+
+
+def _stream(behaviour: type[Behaviour], usage: dict, *, tools: bool) -> str:
+    pieces = [{"content": each} for each in behaviour.text]
+    if tools and behaviour.tool_pieces:
+        calls = ({"name": name, "arguments": text} for name, text in behaviour.tool_pieces)
+        pieces = [{"tool_calls": [{"index": 0, "function": each}]} for each in calls]
+    events = [*({"choices": [{"delta": each}]} for each in pieces), {"choices": [], "usage": usage}]
+    end = "data: [DONE]\n\n" if behaviour.ends_streams else ""
+    return "".join(f"data: {json.dumps(each)}\n\n" for each in events) + end

@@ -17,6 +17,9 @@ from modelberth.base.errors import AuthError, IntegrityError, NotReady, RemoteUn
 from modelberth.base.text import printable, shorten
 
 _MAX_BODY = 8 << 20
+_MAX_EVENT = 1 << 20
+_LONGEST = 10
+"""Times the patience for a silence that a whole answer may take: one that trickles for ever is given up too."""
 _EXCERPT_FROM = 4096
 _CONNECT_SECONDS = 5.0
 _MALFORMED = (TypeError, KeyError, IndexError, AttributeError, ValueError, RecursionError)
@@ -96,7 +99,7 @@ class Endpoint:
 
     Args:
         url: base URL without `/v1`.
-        timeout: seconds without a byte after which a request is given up.
+        timeout: seconds without a byte after which a request is given up; a whole answer may take ten times as long.
         clock: for the times of streamed answers.
         token: sent as a bearer token, to this host alone: redirects are not followed.
         ca: file of the authorities that sign its certificate; None for the system's.
@@ -111,7 +114,7 @@ class Endpoint:
         unverified: bool = False,
     ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
-        self._clock = clock
+        self._clock, self._longest = clock, timeout * _LONGEST
         # No proxy of the environment: the address is the one that was given.
         self._client = httpx2.Client(
             base_url=self.url,
@@ -151,14 +154,14 @@ class Endpoint:
             IntegrityError: it is answered, or the refusal is a failure of the server.
         """
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        with self._errors("/v1/completions"):
-            response = self._client.post("/v1/completions", json=body)
-        if response.status_code in {401, 403}:
-            raise self._refused("/v1/completions", response)
-        if not 400 <= response.status_code < 500:
+        status, content = self._ask("POST", "/v1/completions", body)
+        text = content.decode(errors="replace")
+        if status in {401, 403}:
+            raise self._refused("/v1/completions", status, text)
+        if not 400 <= status < 500:
             expected = "a refusal with a status between 400 and 499"
-            raise self._unexpected("/v1/completions", expected, f"status {response.status_code}: {response.text}")
-        return f"status {response.status_code}: {_excerpt(_message_of(response.text))}"
+            raise self._unexpected("/v1/completions", expected, f"status {status}: {text}")
+        return f"status {status}: {_excerpt(_message_of(text))}"
 
     def call_tool(self, model: str, prompt: str, tool: dict[str, Any], max_tokens: int) -> ToolCall:
         """Ask for something that only a tool can do, and let the model choose.
@@ -166,7 +169,7 @@ class Endpoint:
         Raises:
             IntegrityError: text came back instead of a call.
         """
-        body = {**_chat_body(model, prompt, max_tokens), "tools": [tool], "tool_choice": "auto"}
+        body = _tool_body(model, prompt, tool, max_tokens)
         document = self._json("POST", "/v1/chat/completions", body)
         try:
             message = document["choices"][0]["message"]
@@ -179,6 +182,30 @@ class Endpoint:
             return ToolCall(str(function["name"]), str(function["arguments"]))
         except _MALFORMED as error:
             raise self._unexpected("/v1/chat/completions", "a tool call", document) from error
+
+    def stream_tool_call(self, model: str, prompt: str, tool: dict[str, Any], max_tokens: int) -> ToolCall:
+        """As `call_tool`, but streamed: the call comes in pieces and is put together.
+
+        Raises:
+            IntegrityError: text came back instead of a call, or the stream broke off.
+        """
+        path = "/v1/chat/completions"
+        name, arguments, text = "", "", ""
+        for event in self._events(path, {**_tool_body(model, prompt, tool, max_tokens), "stream": True}):
+            try:
+                for choice in event.get("choices") or ():
+                    delta = choice.get("delta") or {}
+                    text += _text(delta.get("content"))
+                    for call in delta.get("tool_calls") or ():
+                        if not call.get("index"):  # of several calls the first one counts
+                            function = call.get("function") or {}
+                            name += _text(function.get("name"))
+                            arguments += _text(function.get("arguments"))
+            except _MALFORMED as error:
+                raise self._unexpected(path, "an event with pieces of a tool call", event) from error
+        if not name:
+            raise self._unexpected(path, "a tool call in pieces", text or "nothing")
+        return ToolCall(name, arguments)
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """One plain completion at temperature 0."""
@@ -250,12 +277,11 @@ class Endpoint:
         """The JSON events of a server-sent stream, until `[DONE]`."""
         with self._errors(path), self._client.stream("POST", path, json=body) as response:
             if response.status_code != httpx2.codes.OK:
-                response.read()
-                raise self._refused(path, response)
-            for line in response.iter_lines():
-                if not line.startswith("data:"):
+                raise self._refused(path, response.status_code, self._read(response).decode(errors="replace"))
+            for line in self._lines(path, response):
+                if not line.startswith(b"data:"):
                     continue
-                data = line.removeprefix("data:").strip()
+                data = line.removeprefix(b"data:").strip().decode(errors="replace")
                 if data == "[DONE]":
                     return
                 try:
@@ -267,15 +293,46 @@ class Endpoint:
                 yield event
         raise self._unexpected(path, "a stream that ends with [DONE]", "the stream broke off")
 
+    def _lines(self, path: str, response: httpx2.Response) -> Iterator[bytes]:
+        """The lines of a stream; one that has no end is refused before it fills the memory."""
+        begun, rest = self._clock(), b""
+        for chunk in response.iter_bytes():
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+            if len(rest) > _MAX_EVENT:
+                raise self._unexpected(path, f"events of up to {_MAX_EVENT:,} bytes", rest[:_EXCERPT_FROM])
+            self._must_end(path, begun)
+        if rest:
+            yield rest
+
+    def _read(self, response: httpx2.Response) -> bytes:
+        """A body, as far as anybody looks at it."""
+        begun, pieces, size = self._clock(), [], 0
+        for chunk in response.iter_bytes():
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > _MAX_BODY:
+                break
+            self._must_end(response.url.path, begun)
+        return b"".join(pieces)[:_MAX_BODY]
+
+    def _must_end(self, path: str, begun: float) -> None:
+        if self._clock() - begun > self._longest:
+            why = f"something came all the time, for {self._longest:.0f} s"
+            raise NotReady("the endpoint's answer does not end", where=self.url + path, why=why)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        with self._errors(path), self._client.stream(method, path, json=body) as response:
+            return response.status_code, self._read(response)
+
     def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        with self._errors(path):
-            response = self._client.request(method, path, json=body)
-        if response.status_code != httpx2.codes.OK:
-            raise self._refused(path, response)
+        status, content = self._ask(method, path, body)
+        if status != httpx2.codes.OK:
+            raise self._refused(path, status, content.decode(errors="replace"))
         try:
-            return json.loads(response.content[:_MAX_BODY])
+            return json.loads(content)
         except _MALFORMED as error:
-            raise self._unexpected(path, "JSON", response.text) from error
+            raise self._unexpected(path, "JSON", content[:_EXCERPT_FROM].decode(errors="replace")) from error
 
     def _answer(self, path: str, document: Any, text_of: Any) -> Answer:
         try:
@@ -296,15 +353,9 @@ class Endpoint:
             why = _reason(error)
             raise RemoteUnavailable("the endpoint does not answer", where=self.url + path, why=why) from error
 
-    def _refused(self, path: str, response: httpx2.Response) -> Exception:
-        why = f"status {response.status_code}: {_excerpt(response.text)}"
-        kind = (
-            AuthError
-            if response.status_code in {401, 403}
-            else RemoteUnavailable
-            if response.status_code >= 500
-            else IntegrityError
-        )
+    def _refused(self, path: str, status: int, text: str) -> Exception:
+        why = f"status {status}: {_excerpt(text)}"
+        kind = AuthError if status in {401, 403} else RemoteUnavailable if status >= 500 else IntegrityError
         return kind("the endpoint refused the request", where=self.url + path, why=why)
 
     def _unexpected(self, path: str, expected: str, found: Any) -> IntegrityError:
@@ -358,6 +409,10 @@ def _tokens(document: dict[str, Any]) -> int:
     usage = document.get("usage")
     count = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return count if isinstance(count, int) else 0
+
+
+def _tool_body(model: str, prompt: str, tool: dict[str, Any], max_tokens: int) -> dict[str, Any]:
+    return {**_chat_body(model, prompt, max_tokens), "tools": [tool], "tool_choice": "auto"}
 
 
 def _chat_body(model: str, prompt: str, max_tokens: int, history: Sequence[Message] = ()) -> dict[str, Any]:

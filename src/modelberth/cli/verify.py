@@ -23,7 +23,7 @@ Examples:
   berth verify https://mistral.apps.example --model mistral --token-file token --ca ca.crt
   berth verify http://127.0.0.1:8080 --tools                a tool call must come back, not text
   berth verify http://127.0.0.1:8080 --requests 32          32 requests at once
-  berth verify http://127.0.0.1:8080 -o json                for a program
+  berth verify http://127.0.0.1:8080 -o json                for a program; -o junit for CI
 
 \b
 Services of the cluster are asked through a port-forward of our own; a URL may be any OpenAI-compatible endpoint.
@@ -58,14 +58,14 @@ Exit codes: 0 all passed, 4 it asks who we are, 6 it does not answer, 7 an answe
     "--timeout", type=click.FloatRange(min=1), default=120.0, metavar="SECONDS", show_envvar=True,
     help="Time without a byte after which a request is given up.",
 )  # fmt: skip
-@output_option("table", "json", "yaml")
+@output_option("table", "json", "yaml", "junit")
 def command(
     targets: tuple[str, ...], *, target: Target, model: str | None, max_model_len: int | None, tools: bool,
     requests: int, max_tokens: int, prompts: tuple[str, ...], token_file: Path | None, ca: Path | None, timeout: float,
     form: str,
 ) -> int:  # fmt: skip
     """Ask a service, or any OpenAI-compatible endpoint, all that its clients will, and say how fast it answers."""
-    from modelberth.cli.verify_report import show, show_all
+    from modelberth.cli.verify_report import show_all
     from modelberth.flows.verify_endpoint import VerifyRequest, verify_endpoint
 
     request = VerifyRequest(
@@ -75,10 +75,9 @@ def command(
     if "://" in targets[0]:
         if len(targets) > 1:
             raise click.UsageError("Give one URL.")
-        report = verify_endpoint(replace(request, url=targets[0]))
-        show(report, form)
-        return report.exit_code
-    reports = _of_cluster(targets, target, request)
+        reports = [verify_endpoint(replace(request, url=targets[0]))]
+    else:
+        reports = _of_cluster(targets, target, request)
     show_all(reports, form)
     return next((report.exit_code for report in reports if report.exit_code), 0)
 

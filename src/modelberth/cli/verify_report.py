@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from modelberth.base.junit import Case, junit
 from modelberth.cli import output
+from modelberth.flows.verify import Check
 from modelberth.flows.verify_endpoint import Latency, Spread, VerifyReport
 
 SCHEMA_VERSION = "modelberth.dev/verify/v1"
@@ -21,7 +23,9 @@ def show(report: VerifyReport, form: str) -> None:
 
 def show_all(reports: Sequence[VerifyReport], form: str) -> None:
     """The reports of several services, each with its name; of one as of an endpoint."""
-    if len(reports) == 1:
+    if form == "junit":
+        output.data(junit("berth verify", [_case(report, each) for report in reports for each in report.checks]))
+    elif len(reports) == 1:
         show(reports[0], form)
     elif form == "table":
         for number, report in enumerate(reports):
@@ -30,6 +34,13 @@ def show_all(reports: Sequence[VerifyReport], form: str) -> None:
     else:
         documents = [_document(report) for report in reports]
         output.document({"schemaVersion": SCHEMA_VERSION, "services": documents}, form)
+
+
+def _case(report: VerifyReport, check: Check) -> Case:
+    group = f"berth.verify.{report.model or report.url}"
+    if check.passed:
+        return Case(group, check.name, seconds=check.seconds)
+    return Case(group, check.name, "failed", check.detail, f"{report.url}: {check.detail}", check.seconds)
 
 
 def _checks(report: VerifyReport) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelberth.adapters.openai_api import Answer, Endpoint
+from modelberth.base.clock import Stopwatch
 from modelberth.base.errors import BerthError, IntegrityError
 from modelberth.base.text import printable, shorten
 
@@ -15,12 +16,21 @@ _SHORT = 48
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it passed, what was found, and the exit code of its failure (0 if it passed)."""
+    """One check.
+
+    Attributes:
+        name: of it.
+        passed: whether it did.
+        detail: what was found.
+        exit_code: of its failure; 0 if it passed.
+        seconds: that it took.
+    """
 
     name: str
     passed: bool
     detail: str
     exit_code: int = 0
+    seconds: float = 0.0
 
 
 def verify(endpoint: Endpoint, served_name: str, prompt: str) -> tuple[Check, ...]:
@@ -38,15 +48,23 @@ def verify(endpoint: Endpoint, served_name: str, prompt: str) -> tuple[Check, ..
         ("/v1/chat/completions", lambda: _answered(endpoint.chat(served_name, prompt, _SHORT))),
         ("/v1/chat/completions streamed", lambda: _streamed(endpoint, served_name, prompt)),
     )
-    return tuple(_run(name, check) for name, check in checks)
+    return tuple(run_check(name, check) for name, check in checks)
 
 
-def _run(name: str, check: Callable[[], str]) -> Check:
+def run_check(name: str, check: Callable[[], str]) -> Check:
+    """Make one check.
+
+    Args:
+        name: of it.
+        check: says what was found, or raises a BerthError.
+    """
+    watch = Stopwatch()
     try:
-        return Check(name, passed=True, detail=check())
+        found = check()
     except BerthError as error:
         detail = f"{error.what}: {error.why}" if error.why else error.what
-        return Check(name, passed=False, detail=detail, exit_code=error.exit_code)
+        return Check(name, passed=False, detail=detail, exit_code=error.exit_code, seconds=watch.seconds())
+    return Check(name, passed=True, detail=found, seconds=watch.seconds())
 
 
 def _health(endpoint: Endpoint) -> str:

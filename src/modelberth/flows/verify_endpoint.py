@@ -1,6 +1,7 @@
 """`berth verify`: an endpoint asked everything that its clients will ask, and how fast it answers.
 
-health -> the model -> completions -> chat -> streamed -> more than it can hold -> a tool call -> many at once
+health -> the model -> completions -> chat -> streamed -> more than it can hold -> a tool call, whole and streamed ->
+many at once
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from urllib.parse import urlsplit
 
-from modelberth.adapters.openai_api import Endpoint, OfferedModel, StreamedAnswer
+from modelberth.adapters.openai_api import Endpoint, OfferedModel, StreamedAnswer, ToolCall
 from modelberth.base.errors import BerthError, IntegrityError, NotReady, UsageError
 from modelberth.base.text import printable, shorten
 from modelberth.flows.token_file import read_token
-from modelberth.flows.verify import Check, verify
+from modelberth.flows.verify import Check, run_check, verify
 
 _TOOL = {
     "type": "function",
@@ -29,7 +30,8 @@ _TOOL = {
 }
 _TOOL_PROMPT = "What is the weather in Paris right now? Use the tool."
 _DEFAULT_PROMPT = "Explain Kubernetes GPU scheduling in 3 sentences."
-_TOOL_TOKENS = 256
+_TOOL_CALL = (_TOOL_PROMPT, _TOOL, 256)
+"""Prompt, tool, and the most tokens of the call."""
 _LONGEST_PROMPT = 4_000_000
 """Tokens; for a longer context no request is made that would not fit."""
 
@@ -161,7 +163,10 @@ class _Verification:
         if limit is not None and limit <= _LONGEST_PROMPT:
             self._check("more than the context holds", lambda: self._too_long(model.name, limit))
         if self._request.tools:
-            self._check("a tool call", lambda: self._tool_call(model.name))
+            self._check("a tool call", lambda: _called(self._endpoint.call_tool(model.name, *_TOOL_CALL)))
+            self._check(
+                "a tool call, streamed", lambda: _called(self._endpoint.stream_tool_call(model.name, *_TOOL_CALL))
+            )
         latency: list[Latency] = []
         if self._request.requests and self._sound:
             name = f"{self._request.requests} at once"
@@ -176,11 +181,7 @@ class _Verification:
         return VerifyReport(self._endpoint.url, model, tuple(self._checks), latency)
 
     def _check(self, name: str, run: Callable[[], str]) -> None:
-        try:
-            self._checks.append(Check(name, passed=True, detail=run()))
-        except BerthError as error:
-            detail = f"{error.what}: {error.why}" if error.why else error.what
-            self._checks.append(Check(name, passed=False, detail=detail, exit_code=error.exit_code))
+        self._checks.append(run_check(name, run))
 
     def _model(self) -> OfferedModel | None:
         """The model to ask for; where there is none, the failed check says why."""
@@ -208,18 +209,6 @@ class _Verification:
             raise NotReady("it no longer answers /health after it")
         return refused
 
-    def _tool_call(self, model: str) -> str:
-        call = self._endpoint.call_tool(model, _TOOL_PROMPT, _TOOL, _TOOL_TOKENS)
-        try:
-            arguments = json.loads(call.arguments)
-        except ValueError:
-            raise IntegrityError(
-                "the call's arguments are no JSON", why=shorten(printable(call.arguments), 100)
-            ) from None
-        if call.name != "get_weather" or "city" not in arguments:
-            raise IntegrityError("expected get_weather with a city", why=f"got {shorten(printable(str(call)), 100)}")
-        return f"{call.name}({shorten(printable(call.arguments), 60)})"
-
     def _many(self, model: str, latency: list[Latency]) -> str:
         request = self._request
         prompts = [request.prompts[number % len(request.prompts)] for number in range(request.requests)]
@@ -232,6 +221,17 @@ class _Verification:
             raise IntegrityError(f"{empty} of {len(answers)} answers are empty")
         latency.append(_latency(answers))
         return f"all answered, {sum(each.answer.tokens for each in answers)} tokens"
+
+
+def _called(call: ToolCall) -> str:
+    """The call, where it is the one that was asked for."""
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        raise IntegrityError("the call's arguments are no JSON", why=shorten(printable(call.arguments), 100)) from None
+    if call.name != "get_weather" or not isinstance(arguments, dict) or "city" not in arguments:
+        raise IntegrityError("expected get_weather with a city", why=f"got {shorten(printable(str(call)), 100)}")
+    return f"{call.name}({shorten(printable(call.arguments), 60)})"
 
 
 def _latency(answers: Sequence[StreamedAnswer]) -> Latency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -322,3 +323,55 @@ def test_verification_of_nobody():
     assert [check.exit_code for check in verify(nobody, NAME, "?")] == [7, 9, 9, 9, 9]
     nobody.close()
     port.release()
+
+
+# --- answers without an end -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def endless(http_server):
+    """An endpoint that sends a head and then the same bytes for as long as somebody reads."""
+    made = []
+
+    def make(status, chunk, pause=0.0, timeout=20.0):
+        over = threading.Event()
+        made.append(over.set)
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_arguments):
+                return
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(status)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    while not over.wait(pause):
+                        self.wfile.write(chunk)
+
+        found = Endpoint(http_server(Handler).url, timeout=timeout)
+        made.append(found.close)
+        return found
+
+    yield make
+    for undo in made:
+        undo()
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, RemoteUnavailable), (400, IntegrityError), (200, IntegrityError)])
+def test_a_body_without_an_end_is_read_no_further_than_needed(endless, status, error):
+    with pytest.raises(error):
+        endless(status, b"x" * 65536).complete(NAME, "x", 1)
+
+
+def test_an_event_without_an_end_is_refused(endless):
+    with pytest.raises(IntegrityError, match="not as expected") as caught:
+        endless(200, b"data: " + b"x" * 65536).stream_chat(NAME, "x", 1)
+    assert "events of up to" in caught.value.why
+
+
+@pytest.mark.parametrize("ask_for", [Endpoint.complete, Endpoint.stream_chat])
+def test_an_answer_that_trickles_for_ever_is_given_up(endless, ask_for):
+    """A byte now and then is no silence; the whole answer may take ten times as long as one."""
+    with pytest.raises(NotReady, match="does not end"):
+        ask_for(endless(200, b" ", pause=0.02, timeout=0.1), NAME, "x", 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import pytest
 
@@ -35,7 +36,8 @@ def test_an_endpoint_as_it_should_be(berth, serve):
     assert done.returncode == 0, done.stdout
     assert report(done) == dict.fromkeys(
         ["/health", "/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/chat/completions streamed",
-         "more than the context holds", "a tool call", "4 at once"], True)  # fmt: skip
+         "more than the context holds", "a tool call",
+         "a tool call, streamed", "4 at once"], True)  # fmt: skip
     latency = json.loads(done.stdout)["latency"]
     assert latency["requests"] == 4
     assert 0 < latency["firstTokenSeconds"]["median"] <= latency["firstTokenSeconds"]["p95"]
@@ -59,6 +61,15 @@ FAULTS = {
     "too much is answered": ({"refuses": False}, (), "more than the context holds", 7),
     "too much breaks it": ({"status_too_long": 500}, (), "more than the context holds", 7),
     "text instead of a tool call": ({"calls_tools": False}, ("--tools",), "a tool call", 7),
+    "text instead of a streamed call": ({"tool_pieces": ()}, ("--tools",), "a tool call, streamed", 7),
+    "a streamed call that is no JSON": (
+        {"tool_pieces": (("get_weather", '{"city": '),)},
+        ("--tools",),
+        "a tool call, streamed",
+        7,
+    ),
+    "a streamed call of another tool": ({"tool_pieces": (("rm", "{}"),)}, ("--tools",), "a tool call, streamed", 7),
+    "a stream that breaks off": ({"ends_streams": False}, (), "/v1/chat/completions streamed", 7),
     "it asks who we are": ({"token": TOKEN}, (), "/v1/models", 4),
 }
 
@@ -71,6 +82,17 @@ def test_what_fails_is_named_with_what_was_expected(berth, serve, case):
     failed = [each for each in json.loads(done.stdout)["checks"] if not each["passed"]]
     assert failed[0]["name"] == name
     assert failed[0]["detail"]
+
+
+def test_a_report_for_ci(berth, serve):
+    done = berth("verify", serve(text="", token=""), "-o", "junit")
+    suite = ElementTree.fromstring(done.stdout)
+    assert (suite.get("name"), suite.get("failures")) == ("berth verify", "3")
+    failed = next(each for each in suite if each.get("name") == "/v1/completions")
+    assert failed.get("classname") == f"berth.verify.{NAME}"
+    assert float(failed.get("time")) >= 0
+    assert "the answer is empty" in failed.find("failure").get("message")
+    assert done.returncode == 7
 
 
 def test_what_does_not_answer_is_not_ready(berth):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import escape, quoteattr
 
+from modelberth.base.junit import Case
+from modelberth.base.junit import junit as report
 from modelberth.findings.diagnosis.finding import Diagnosis, Evidence, Finding
 
 SCHEMA_VERSION = "modelberth.dev/findings/v1"
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {"high": "error", "medium": "warning", "low": "note"}
-# What XML 1.0 has no place for, section 2.2.
-_NOT_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _HOME = "https://github.com/modelberth/modelberth"
 
 
@@ -105,25 +103,12 @@ def _location(place: Evidence) -> dict[str, Any]:
 
 def junit(found: Diagnosis) -> str:
     """One failed test case a finding; one that passed when there is none."""
-    cases = [_case(each) for each in found.findings] or ['  <testcase classname="berth.diagnose" name="no finding"/>']
-    count = len(found.findings)
-    head = f'<testsuite name="berth diagnose" tests="{max(1, count)}" failures="{count}" errors="0" skipped="0">'
-    return "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', head, *cases, "</testsuite>"])
+    cases = [_case(each) for each in found.findings] or [Case("berth.diagnose", "no finding")]
+    return report("berth diagnose", cases)
 
 
-def _case(each: Finding) -> str:
+def _case(each: Finding) -> Case:
     places = [f"{place.source}:{place.line}: {place.text}" if place.line else f"{place.source}: {place.text}"
               for place in each.evidence]  # fmt: skip
-    text = _xml("\n".join([each.cause, f"Fix: {each.fix}", *places]))
-    title = _xml(each.title, escaped=False)
-    return (
-        f'  <testcase classname="berth.diagnose.{each.severity}" name={quoteattr(f"{each.id} {title}")}>\n'
-        f"    <failure type={quoteattr(each.id)} message={quoteattr(title)}>{text}</failure>\n"
-        "  </testcase>"
-    )
-
-
-def _xml(text: str, *, escaped: bool = True) -> str:
-    """Text without what XML 1.0 has no place for."""
-    kept = _NOT_XML.sub("", text)
-    return escape(kept) if escaped else kept
+    text = "\n".join([each.cause, f"Fix: {each.fix}", *places])
+    return Case(f"berth.diagnose.{each.severity}", f"{each.id} {each.title}", each.id, each.title, text)
