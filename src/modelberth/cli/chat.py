@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +14,12 @@ from modelberth.cli.cluster_options import cluster_options
 from modelberth.cli.options import output_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from modelberth.adapters.kubernetes_api import Target
-    from modelberth.flows.conversation import Partner
+    from modelberth.adapters.openai_api import StreamedAnswer
+    from modelberth.base.errors import BerthError
+    from modelberth.flows.conversation import Partner, Round
 
 EPILOG = """\b
 Examples:
@@ -25,7 +29,8 @@ Examples:
   echo "What is KServe?" | berth chat mistral -o json            for a program
 
 \b
-/reset begins a new conversation, /exit ends it. Times are told on standard error."""
+/reset begins a new conversation, /exit ends it; Ctrl-C stops an answer, and at the prompt the conversation.
+Times are told on standard error."""
 
 
 @click.command(epilog=EPILOG)
@@ -70,29 +75,115 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
+@dataclass
+class _Said:
+    """One answer as far as it has come."""
+
+    name: str
+    model: str
+    text: str = ""
+    answer: StreamedAnswer | None = None
+    error: BerthError | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.answer is None and self.error is None
+
+
 def _answers(found: list[Partner], text: str, max_tokens: int, form: str) -> list[dict[str, Any]]:
-    """What everybody says: of one as it comes, of several beside each other once all have answered."""
-    from concurrent.futures import ThreadPoolExecutor
+    """What everybody says, as it comes; Ctrl-C of a person ends the answers, a second one the conversation.
 
-    from modelberth.cli.output import data, piece, side_by_side, talk
+    Raises:
+        BerthError: an answer did not come, and nobody sits there who could go on.
+    """
+    from modelberth.flows.conversation import Round
 
-    if form == "table" and len(found) == 1:
-        answers = [found[0].say(text, max_tokens, piece)]
-        data("")
-    else:
-        with ThreadPoolExecutor(len(found)) as pool:
-            answers = list(pool.map(lambda each: each.say(text, max_tokens, lambda _text: None), found))
+    said = [_Said(each.name, each.model) for each in found]
+    asked = Round(found, text, max_tokens)
+    with _view(said, form) as show:
+        _take_all(asked, said, show)
     if form == "table":
-        if len(found) > 1:
-            texts = [f"{each.name}: {printable(one.answer.text)}" for each, one in zip(found, answers, strict=True)]
-            data("\n".join(side_by_side(texts)))
-        for each, one in zip(found, answers, strict=True):
+        _tell(said)
+    failed = next((each.error for each in said if each.error), None)
+    if failed is not None and not _is_person():
+        raise failed
+    return [_plain(each, text) for each in said]
+
+
+def _take_all(asked: Round, said: list[_Said], show: Callable[[str], None]) -> None:
+    from modelberth.base.errors import Interrupted
+    from modelberth.cli.errors import catch_signals
+
+    while True:
+        try:
+            while (piece := asked.next()) is not None:
+                each = said[piece.partner]
+                each.text = piece.answer.answer.text if piece.answer else each.text + piece.text
+                each.answer, each.error = piece.answer or each.answer, piece.error or each.error
+                show(piece.text)
+            return
+        except Interrupted:
+            if asked.is_stopped or not _is_person():
+                raise
+            asked.stop()
+            catch_signals()
+
+
+def _is_person() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+@contextmanager
+def _view(said: list[_Said], form: str) -> Iterator[Callable[[str], None]]:
+    """How answers are shown while they come: one piece by piece, several beside each other where a person looks."""
+    from modelberth.cli.output import data, is_terminal, piece, side_by_side
+
+    if form != "table":
+        yield lambda _text: None
+    elif len(said) == 1:
+        yield piece
+        data("")
+    elif not is_terminal(sys.stdout):
+        yield lambda _text: None
+        data("\n".join(side_by_side(_texts(said))))
+    else:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(highlight=False, markup=False, emoji=False)
+        shown = Live(console=console, get_renderable=lambda: "\n".join(side_by_side(_texts(said))), transient=True,
+                     refresh_per_second=8, redirect_stdout=False, redirect_stderr=False)  # fmt: skip
+        with shown:
+            yield lambda _text: None
+        data("\n".join(side_by_side(_texts(said))))
+
+
+def _texts(said: list[_Said]) -> list[str]:
+    return [f"{each.name}: {printable(each.text)}" for each in said]
+
+
+def _tell(said: list[_Said]) -> None:
+    """How each answer ended, on standard error."""
+    from modelberth.cli.errors import message
+    from modelberth.cli.output import talk
+
+    for each in said:
+        if each.answer:
             talk(
-                f"{each.name}: first token {one.first_seconds:.2f} s, {one.answer.tokens} tokens, "
-                f"{one.tokens_per_second:.1f} tokens/s"
+                f"{each.name}: first token {each.answer.first_seconds:.2f} s, {each.answer.answer.tokens} tokens, "
+                f"{each.answer.tokens_per_second:.1f} tokens/s"
             )
-    return [
-        {"name": each.name, "model": each.model, "prompt": text, "text": one.answer.text, "tokens": one.answer.tokens,
-         "firstTokenSeconds": round(one.first_seconds, 6), "tokensPerSecond": round(one.tokens_per_second, 3)}
-        for each, one in zip(found, answers, strict=True)
-    ]  # fmt: skip
+        elif each.error and _is_person():
+            talk(*message(each.error))
+        elif each.is_stopped:
+            talk(f"{each.name}: stopped; neither question nor answer is remembered")
+
+
+def _plain(said: _Said, prompt: str) -> dict[str, Any]:
+    one = said.answer
+    return {
+        "name": said.name, "model": said.model, "prompt": prompt, "text": one.answer.text if one else said.text,
+        "stopped": said.is_stopped, "tokens": one.answer.tokens if one else None,
+        "firstTokenSeconds": round(one.first_seconds, 6) if one else None,
+        "tokensPerSecond": round(one.tokens_per_second, 3) if one else None,
+    }  # fmt: skip

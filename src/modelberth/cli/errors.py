@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def guard(run: Callable[[], Any]) -> int:
     """Run a command and return its exit code; no error and no signal gets past."""
-    _catch_signals()
+    catch_signals()
     try:
         return _outcome(run)
     except BrokenPipeError:
@@ -78,8 +78,11 @@ def _usage(error: click.ClickException) -> int:
     return 2
 
 
-def _catch_signals() -> None:
-    """The first signal ends us in order; a second one at once (the keepers then stop what is left)."""
+def catch_signals() -> None:
+    """The first signal ends us in order; a second one at once (the keepers then stop what is left).
+
+    Called again by who has gone on after an Interrupted: the next signal is a first one then.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in _SIGNALS:
