@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelberth.catalog import load
+from modelberth.catalog.vllm import rules_for, within
 
 
 def driver_trouble(kind: str, version: str, driver: int) -> tuple[str, str] | None:
@@ -30,3 +31,22 @@ def driver_trouble(kind: str, version: str, driver: int) -> tuple[str, str] | No
             "driver 570.195.03 in the ClusterPolicy (Red Hat solution 7134740); berth explain MB-DRV-001",
         )
     return None
+
+
+def release_trouble(vllm: str, driver: int) -> tuple[str, str] | None:
+    """What is wrong with a driver for an image that holds a release of vLLM; None when nothing is known.
+
+    Args:
+        vllm: the release, as 0.25.1.
+        driver: its major version, as 570.
+    """
+    release = rules_for(vllm).release
+    facts = load("drivers")
+    cuda = next((each["cuda"] for each in reversed(facts["releases"]) if within(release, each["since"], None)), None)
+    if cuda is None or driver >= int(facts["minimumDriver"][str(cuda)]):
+        return None
+    needed = facts["minimumDriver"][str(cuda)]
+    return (
+        f"driver {driver} is too old for vLLM {vllm}, which is built for CUDA {cuda} and needs {needed}",
+        "set driver.version of the ClusterPolicy, or take an image that is built for the driver's CUDA",
+    )

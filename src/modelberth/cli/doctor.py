@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelberth.adapters.kubernetes_api import Target
-    from modelberth.flows.cluster.doctor import Checked
+    from modelberth.flows.cluster.preflight.checked import Checked
 
 EPILOG = """\b
 Examples:

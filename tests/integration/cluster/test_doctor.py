@@ -42,6 +42,18 @@ def put_keys(server: KubeServer, *keys: str) -> None:
     server.put({"apiVersion": "v1", "kind": "Secret", "metadata": about, "data": data})
 
 
+POLICY = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "gpu-cluster-policy"}}
+
+
+def put_policy(server: KubeServer, state: str = "ready", **status: Any) -> None:
+    server.put(POLICY | {"status": {"state": state, **status}})
+
+
+def put_operator(server: KubeServer, name: str) -> None:
+    about = {"name": name, "namespace": "default"}
+    server.put({"apiVersion": "operators.coreos.com/v1alpha1", "kind": "ClusterServiceVersion", "metadata": about})
+
+
 def checks(done: Any) -> dict[str, tuple[str, str]]:
     assert "canary" not in done.stdout + done.stderr
     return {each["name"]: (each["level"], each["found"]) for each in json.loads(done.stdout)["checks"]}
@@ -49,6 +61,7 @@ def checks(done: Any) -> dict[str, tuple[str, str]]:
 
 def test_a_cluster_that_has_all_of_it(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path) -> None:
     put_keys(server, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    put_policy(server)
     done = on_cluster("doctor", spec, "-o", "json")
     found = checks(done)
     assert done.returncode == 0, done.stdout
@@ -154,11 +167,128 @@ def test_a_cluster_alone(on_cluster: Any, scene: Scene) -> None:
 @pytest.mark.parametrize(("there", "level"), [("3.0.1", "ok"), ("3.2.0", "warning")])
 def test_the_platform_that_is_there(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, there: str,
                                     level: str) -> None:  # fmt: skip
-    about = {"name": f"rhods-operator.{there}", "namespace": "default"}
-    server.put({"apiVersion": "operators.coreos.com/v1alpha1", "kind": "ClusterServiceVersion", "metadata": about})
+    put_operator(server, f"rhods-operator.{there}")
     found = checks(on_cluster("doctor", spec, "-o", "json"))["platform"]
     assert found[0] == level
     assert there in found[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "image", "level", "said"),
+    [
+        ({"app.kubernetes.io/version": "v0.15.2"}, "kserve/kserve-controller@sha256:00", "ok", "0.15.2, serving"),
+        ({}, "kserve/kserve-controller:v0.15.0", "ok", "0.15.0, serving"),
+        ({}, "kserve/kserve-controller:v0.17.0", "warning", "0.17.0 is there, and rhoai 3.0 is rendered for 0.15"),
+        ({}, "registry.example/odh-kserve-controller@sha256:00", "ok", "serving.kserve.io: "),
+    ],
+)
+def test_kserves_own_version(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, labels: dict[str, str],
+                             image: str, level: str, said: str) -> None:  # fmt: skip
+    about = {"name": "kserve-controller-manager", "namespace": "redhat-ods-applications", "labels": labels}
+    pod = {"spec": {"containers": [{"name": "manager", "image": image}]}}
+    server.put({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": about, "spec": {"template": pod}})
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["KServe"]
+    assert found[0] == level
+    assert found[1].startswith(said)
+
+
+def test_the_gpu_operator(on_cluster: Any, scene: Scene, server: KubeServer) -> None:
+    put_operator(server, "gpu-operator-certified.v25.3.0")
+    assert checks(on_cluster("doctor", "-o", "json"))["GPU operator"] == (
+        "warning", "version 25.3.0, no ClusterPolicy",
+    )  # fmt: skip
+    error = {"type": "Error", "status": "True", "message": "driver daemonset is not ready"}
+    put_policy(server, "notReady", conditions=[error])
+    assert checks(on_cluster("doctor", "-o", "json"))["GPU operator"] == (
+        "warning",
+        "version 25.3.0, ClusterPolicy gpu-cluster-policy: notReady: driver daemonset is not ready",
+    )
+    put_policy(server)
+    assert checks(on_cluster("doctor", "-o", "json"))["GPU operator"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("vllm", "driver", "said"),
+    [("0.19.1", "570.195.03", ""), ("0.20.0", "570.195.03", "too old for vLLM 0.20.0, which is built for CUDA 13"),
+     ("0.20.0", "580.65.06", ""), ("0.9.0", "520.61.05", "needs 525")],
+)  # fmt: skip
+def test_the_driver_and_a_release_of_vllm(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, vllm: str,
+                                          driver: str, said: str) -> None:  # fmt: skip
+    spec.write_text(SPEC.replace('{kind: rhoai, version: "3.0"}', f'{{kind: kserve, version: "0.17", vllm: "{vllm}"}}'))
+    node = server.get("Node", "gpu-1")
+    assert node is not None
+    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = driver
+    server.put(node)
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["driver"]
+    assert found[0] == ("failed" if said else "ok")
+    assert said in found[1]
+
+
+IMAGE = SPEC.replace('weights: "s3://models/mistral/"', 'weights: "oci://r.example.com/mistral:1"').replace(
+    "storage:\n", "storage:\n  oci: {registry: r.example.com, credentials: {secret: pull}}\n"
+)
+
+
+def test_an_image_needs_its_peak(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path) -> None:
+    """250 GB unpacked and three layers of 4.9 GB in flight, on a disk of 480 GiB; 510 GB do not go there."""
+    spec.write_text(IMAGE.replace("14GB", "250GB"))
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["node disks"]
+    assert found == ("ok", "mistral: an image of 250.00 GB takes 264.70 GB while it is pulled, 515.40 GB on the "
+                           "smallest node")  # fmt: skip
+    spec.write_text(IMAGE.replace("14GB", "510GB"))
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["node disks"]
+    assert found == ("failed", "mistral: an image of 510.00 GB takes 524.70 GB while it is pulled: gpu-1 lacks 9.30 GB")
+    node = server.get("Node", "gpu-1")
+    assert node is not None
+    node["status"]["allocatable"]["ephemeral-storage"] = "900Gi"
+    server.put(node | {"metadata": {"name": "gpu-2", "labels": node["metadata"]["labels"]}})
+    assert checks(on_cluster("doctor", spec, "-o", "json"))["node disks"][0] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "content", "said"),
+    [
+        ("kubernetes.io/dockerconfigjson", ".dockerconfigjson", {"auths": {"r.example.com": {"auth": "canary"}}}, ""),
+        ("kubernetes.io/dockerconfigjson", ".dockerconfigjson", {"auths": {"https://r.example.com/v1/": {}}}, ""),
+        ("kubernetes.io/dockercfg", ".dockercfg", {"r.example.com": {"auth": "canary"}}, ""),
+        ("kubernetes.io/dockerconfigjson", ".dockerconfigjson", {"auths": {"quay.io": {}}}, "it has quay.io"),
+        ("kubernetes.io/dockerconfigjson", ".dockerconfigjson", [], "it has none"),
+        ("Opaque", "config.json", {}, "is of type Opaque"),
+        ("", "", {}, "pull is not in private-ai"),
+    ],
+)
+def test_the_secret_that_an_image_is_pulled_with(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path,
+                                                 kind: str, key: str, content: Any, said: str) -> None:  # fmt: skip
+    spec.write_text(IMAGE)
+    if kind:
+        data = {key: base64.b64encode(json.dumps(content).encode()).decode()}
+        about = {"name": "pull", "namespace": NAMESPACE}
+        server.put({"apiVersion": "v1", "kind": "Secret", "metadata": about, "type": kind, "data": data})
+    found = checks(on_cluster("doctor", spec, "-o", "json"))["pull secret"]
+    assert found[0] == ("failed" if said else "ok")
+    assert said in found[1]
+
+
+def test_weights_that_are_complete(berth: Any, on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, s3: Any,
+                                   weights: Any) -> None:  # fmt: skip
+    """The store is asked with the keys that the pods get; what it holds has its mark, or has not."""
+    keys = s3.server.keys
+    (s3.data / "doctored").mkdir()
+    spec.write_text(SPEC.replace("http://minio.example.com:9000", s3.server.endpoint).replace("models/", "doctored/")
+                    .replace("bucket: models", "bucket: doctored"))  # fmt: skip
+    assert checks(on_cluster("doctor", spec, "-o", "json"))["weights"][1].startswith("not looked for")
+    data = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    about = {"name": "minio-connection", "namespace": NAMESPACE}
+    server.put({"apiVersion": "v1", "kind": "Secret", "metadata": about, "data": encoded})
+    done = on_cluster("doctor", spec, "-o", "json")
+    assert checks(done)["weights"][0] == "warning"
+    assert "complete" in checks(done)["weights"][1]
+    assert keys.secret_key not in done.stdout + done.stderr
+    shipped = berth("ship", weights("w4a16"), "s3://doctored/mistral/", "--endpoint", s3.server.endpoint, **data)
+    assert shipped.returncode == 0, shipped.stderr
+    level, found = checks(on_cluster("doctor", spec, "-o", "json"))["weights"]
+    assert (level, found.endswith("complete in s3://doctored/mistral/")) == ("ok", True)
 
 
 def test_a_store_is_asked_from_here_where_it_can_be(
