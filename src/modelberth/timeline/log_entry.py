@@ -20,7 +20,10 @@ _PREFIXES = 8
 ERROR, WARNING, INFO = "error", "warning", "info"
 
 # Colours that became text: [0;36m, ^[[1m, \x1b[0m
-_COLOURS = re.compile(r"(?:\^\[|\\x1b|\\u001b|\\033|#033|␛)?\[[0-9]{0,3}(?:;[0-9]{1,3}){0,5}m")
+_COLOURS = re.compile(
+    r"(?:\^\[|\\x1b|\\u001b|\\033|#033|␛)\[[0-9]{0,3}(?:;[0-9]{1,3}){0,5}m"
+    r"|\[[0-9]{1,3}(?:;[0-9]{1,3}){0,5}m|\[m(?![\w-])"  # [mistral is no colour
+)
 _ENTITY = re.compile(r"&(?:[lg]t|amp|quot|apos|nbsp|#x?[0-9a-fA-F]{1,6});")
 _QUOTED = re.compile(r"(?:> ?){1,5}(?=\S)|`{1,3}(?=[^`\s])")
 _TIME = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,:]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
@@ -35,6 +38,9 @@ _OUTER = re.compile(
     r"|main|vllm|queue-proxy|worker-container) (?:[>›] )?"
     r"|(?!(?:DEBUG|INFO|WARN|ERROR|CRITICAL)[A-Z]{0,3} )(?P<pod_3>[\w.-]{1,80}) {0,40}\| "  # docker compose
     r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]{1,80} [\w./@-]{1,80}(?:\[\d{1,9}\])?: "  # journald, syslog
+    r"|[\w.-]{1,80} [\w./@-]{1,80}\[\d{1,9}\]: "  # journald behind a time in ISO's form
+    r"|\[(?P<pod_4>[a-z0-9][a-z0-9.-]{2,240}-(?:[a-z0-9]{5}|\d{1,4}))\] "  # berth logs, of several pods
+    r"|\[(?:[A-Za-z]{1,20}[ _-])?(?:vllm|VLLM)(?:[ _-]\w{1,20})?\]:? "  # what wraps a process of that name
     r"|\((?P<process>[^()]{0,80}?) ?\b(?:pid|ip)=[^()]{1,80}\) ?"  # (EngineCore_DP0 pid=12)
     r"|\((?P<process_2>(?:EngineCore|Worker|ApiServer|APIServer|VllmWorker)[\w-]{0,40})\) "
     r"|\[(?P<process_3>(?:rank|default)\d{1,5})\]: ?"  # torch

@@ -30,7 +30,7 @@ _CLASS = re.compile(
     r"|NoSuchBucket|NoSuchKey|ConnectTimeout|ReadTimeout|TemplateNotFound|OutOfResources)"
     r"(?:\((?P<inner>\w{1,80})\))?(?P<end>: |:$|$)"
 )
-_KNOWN_END = re.compile(r"(?:Error|Exception|Interrupt|Fault|Failure|Failed|Exit|NoSuch\w+)$")
+_KNOWN_END = re.compile(r"(?:Error|Exception|Interrupt|Fault|Failure|Failed|Exit|Timeout|NoSuch\w+)$")
 _USAGE = re.compile(r"[\w./-]{1,80}(?: [\w-]{1,30}){0,2}: error: ")
 _FRAME = re.compile(r"\s{0,200}File \"(?P<path>[^\"]{1,500})\", line \d{1,9}")
 _TRACEBACK = "Traceback (most recent call last)"

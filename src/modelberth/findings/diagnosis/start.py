@@ -29,6 +29,7 @@ _MOST_TEXTS = 4000
 _MOST_STARTS = 8
 """Starts of a container that are kept; of those before them only what they raised is counted."""
 _REJECTED_OFTEN = 5
+_ARGUMENTS = "non-default args: "
 _LAST_LINES = 12
 """Lines that may follow what is called the last: every rank says its own."""
 _VERSION = re.compile(r"(?:\bversion |\(v)(?P<version>[0-9][\w.+-]{0,40})")
@@ -116,6 +117,7 @@ class Start:
     has_engine: bool = False
     has_banner: bool = False
     banner_of: str = ""
+    arguments_of: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -229,6 +231,11 @@ class Stream:
             if over or (now.has_banner and now.banner_of == process):
                 now = self._next()
             now.has_banner, now.banner_of = True, process
+        elif text.startswith(_ARGUMENTS):
+            # Since 0.15 the banner is drawn in blocks; a process that says its arguments again has started again.
+            if over or now.arguments_of == (process,):
+                now = self._next()
+            now.arguments_of = (process,)
         elif text.startswith(known.engine):
             if now.has_engine and now.state in ("ready", "failed", "stopped"):
                 now = self._next()

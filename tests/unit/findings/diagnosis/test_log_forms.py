@@ -36,6 +36,11 @@ def each_line(form: str) -> str:
         each_line("[pod/mistral-0/kserve-container] {}"),
         each_line("vllm-1  | {}"),
         each_line("Nov 20 12:00:00 node-1 podman[77]: {}"),
+        each_line("2025-11-20T12:00:00+0100 node-1 vllm[8052]: {}"),
+        each_line("[mistral-predictor-7c9f8d-x2x4z] {}"),
+        each_line("[mistral-kserve-0-1] {}"),
+        each_line("[vllm]: {}"),
+        each_line("[VLLM LOG] {}"),
         "".join(json.dumps({"log": line + "\n", "stream": "stderr"}) + "\n" for line in OUT_OF_MEMORY.splitlines()),
         OUT_OF_MEMORY.splitlines()[4],  # the line alone
         b"\xff\xfa\x80 bytes\n" + OUT_OF_MEMORY.encode(),

@@ -59,6 +59,27 @@ def test_restarts_are_counted_and_not_repeated(diagnose):
     assert found.findings[0].evidence[0].line == 8 * 19 + 2 + 5  # of the last start
 
 
+DRAWN = (
+    "(APIServer pid=1) INFO 02-06 23:24:30 [utils.py:325]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.17.0\n"
+    "(APIServer pid=1) INFO 02-06 23:24:30 [utils.py:261] non-default args: {'model': '/mnt/models'}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "starts", "state", "found"),
+    [
+        ((DRAWN + OUT_OF_MEMORY) * 3, 3, "failed", ["MB-MEM-001"]),
+        (DRAWN + READY + SERVED + DRAWN + OUT_OF_MEMORY, 2, "failed", ["MB-MEM-001"]),
+        (DRAWN + OUT_OF_MEMORY + DRAWN + READY, 2, "ready", []),
+        (DRAWN * 2, 2, "unknown", []),
+        (BANNER.splitlines()[0] + "\n" + DRAWN.splitlines()[1] + "\n" + READY, 1, "ready", []),
+    ],
+)
+def test_a_banner_that_is_drawn_begins_a_start(diagnose, log, starts, state, found):
+    diagnosis = diagnose(log)
+    assert (diagnosis.starts, diagnosis.state, ids(diagnosis)) == (starts, state, found)
+
+
 def test_several_servers_of_one_start_are_one_start(diagnose):
     banners = "".join(
         f"(ApiServer_{each} pid={each}) INFO 04-09 12:00:00 [api_server.py:1] vLLM API server version 0.11.0\n"
