@@ -46,6 +46,10 @@ _AHEAD = 4
 """Times the length that is shown, which is looked at for secrets."""
 
 
+# What a log said may end with a full stop of its own; three of them mean something.
+_TWO_ENDS = re.compile(r"(?<=[^./])\.\.(?=\s|$)")
+
+
 @lru_cache(maxsize=512)
 def safe(text: str, limit: int) -> str:
     """Text of others that may be shown: one line, without escapes, control characters and secrets."""
@@ -109,7 +113,8 @@ def filled(text: str, known: Mapping[str, Value], without: str | None = None) ->
     if without is not None and missing(text, known):
         text = without
     sentences = [each for each in _SENTENCE.split(text.strip()) if not missing(each, known)]
-    return _WITH_UNIT.sub(lambda place: _shown(known[place[1]], place[2]), " ".join(sentences))
+    text = _WITH_UNIT.sub(lambda place: _shown(known[place[1]], place[2]), " ".join(sentences))
+    return _TWO_ENDS.sub(".", text)
 
 
 def _shown(value: Value, unit: str | None) -> str:

@@ -57,6 +57,14 @@ def test_sentences():
     assert filled("Two is {b}.", known) == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("it failed.", "It said: it failed."), ("it went on...", "It said: it went on...."), ("..", "It said: ...")],
+)
+def test_a_sentence_has_one_end(said, shown):
+    assert filled("It said: {a}.", values({"a": said}, {})) == shown
+
+
 def test_a_patch_is_whole_or_nothing():
     known = values({"a": "32768"}, {"a": "tokens"})
     assert change({"maxModelLen": "{a}", "engineArgs.x": "v{a}", "y": True}, known) == {
