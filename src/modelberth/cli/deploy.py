@@ -27,8 +27,9 @@ Examples:
   berth deploy berth.yaml --rollback-on-failure  what does not answer is put back
 
 \b
-Exit codes: 0 every service answers, 4 rights are missing, 5 fields belong to others or somebody else deploys, 6 not
-ready or not verified, 130 Ctrl-C (what was applied goes on)."""
+Exit codes: 0 every service answers, 3 something is not there, 4 rights are missing, 5 fields belong to others or
+somebody else deploys, 6 not ready or not verified, 8 a disk or a quota is too small, 130 Ctrl-C (what was applied goes
+on)."""
 
 
 @click.command(epilog=EPILOG)
@@ -45,6 +46,7 @@ ready or not verified, 130 Ctrl-C (what was applied goes on)."""
     "--timeout", type=click.FloatRange(min=0), default=3600.0, metavar="SECONDS", show_envvar=True,
     help="Time until every service must answer.",
 )  # fmt: skip
+@click.option("--no-preflight", is_flag=True, show_envvar=True, help="Look at nothing but rights and conflicts first.")
 @click.option("--no-wait", is_flag=True, show_envvar=True, help="Apply, and leave.")
 @click.option("--no-verify", is_flag=True, show_envvar=True, help="Wait, and ask nothing.")
 @click.option(
@@ -53,7 +55,7 @@ ready or not verified, 130 Ctrl-C (what was applied goes on)."""
 @output_option("table", "json", "yaml")
 def command(
     spec: Path, *, target: Target, yes: bool, ship: bool, scale_machinesets: bool, dry_run: str | None, timeout: float,
-    no_wait: bool, no_verify: bool, rollback_on_failure: bool, form: str,
+    no_preflight: bool, no_wait: bool, no_verify: bool, rollback_on_failure: bool, form: str,
 ) -> int:  # fmt: skip
     """Bring a stack onto the cluster, follow it until it answers, and verify it with real requests."""
     from modelberth.adapters.kubernetes_api import connect
@@ -72,7 +74,7 @@ def command(
         talk(f"context {cluster.context}, server {cluster.server}, as {cluster.user}, namespace {namespace}")
         request = DeployRequest(
             namespace, ship, scale_machinesets, not no_wait, not no_verify, rollback_on_failure, timeout,
-            dry_run == "server",
+            dry_run == "server", not no_preflight,
         )  # fmt: skip
 
         def confirm(compared: Sequence[Compared]) -> bool:

@@ -68,7 +68,9 @@ def _show(found: Sequence[Checked], context: str, form: str) -> None:
 
     if form != "table":
         checks = [
-            {"name": each.name, "level": each.level, "found": each.found, "fix": each.fix} for each in found
+            {"name": each.name, "level": each.level, "found": each.found, "fix": each.fix,
+             "manifest": each.manifest or None}
+            for each in found
         ]  # fmt: skip
         document({"schemaVersion": "modelberth.dev/doctor/v1", "context": context, "checks": checks}, form)
         return
@@ -78,6 +80,9 @@ def _show(found: Sequence[Checked], context: str, form: str) -> None:
         data(f"{marks[each.level]} {each.name.ljust(width)}  {each.found}")
         if each.fix:
             data(f"  {' ' * width}  fix: {each.fix}")
+    for each in found:
+        if each.manifest:
+            data(f"\n{each.manifest.rstrip()}")
 
 
 def _marks() -> dict[str, str]:

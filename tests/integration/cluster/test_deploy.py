@@ -45,9 +45,12 @@ delivery: {image: "registry.example.com/modelberth:0.1.0", namespace: private-ai
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Path:
+def spec(tmp_path: Path, server: KubeServer) -> Path:
     path = tmp_path / "berth.yaml"
     path.write_text(SPEC)
+    about = {"name": "minio-connection", "namespace": NAMESPACE}
+    data = {"AWS_ACCESS_KEY_ID": "YQ==", "AWS_SECRET_ACCESS_KEY": "YQ=="}
+    server.put({"apiVersion": "v1", "kind": "Secret", "metadata": about, "data": data})
     return path
 
 
@@ -379,3 +382,38 @@ def test_the_rendered_script_runs_it_all(
     run = subprocess.run([script], env={"PATH": path, "KUBECONFIG": str(config), "HOME": str(tmp_path)},
                          capture_output=True, text=True, check=False)  # fmt: skip
     assert run.returncode == 4
+
+
+def test_what_no_waiting_would_mend_stops_a_deployment_before_it_begins(
+    on_cluster: Any, server: KubeServer, played: Any, spec: Path
+) -> None:
+    played(Scene.ready)
+    server.remove("Secret", "minio-connection", NAMESPACE)
+    node = server.get("Node", "gpu-1")
+    assert node is not None
+    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = "580.65.06"
+    server.put(node)
+    done = on_cluster("deploy", spec, "--yes")
+    assert done.returncode == 3
+    assert "2 of what the stack needs is not there; nothing was changed" in done.stderr
+    assert "Secrets: minio-connection is not in private-ai" in done.stderr
+    assert "CUDA error 803" in done.stderr
+    assert server.get("InferenceService", "mistral", NAMESPACE) is None
+    done = on_cluster("deploy", spec, "--yes", "--no-preflight", "--no-verify")
+    assert done.returncode == 0, done.stderr
+
+
+def test_gpus_that_may_still_come_are_said(on_cluster: Any, server: KubeServer, played: Any, spec: Path) -> None:
+    played(Scene.ready)
+    spec.write_text(SPEC.replace("pool: l4\n", "pool: l4\n        replicas: 2\n"))
+    done = on_cluster("deploy", spec, "--yes", "--no-wait")
+    assert done.returncode == 0, done.stderr
+    assert "preflight: GPUs: pool l4: 2 of NVIDIA-L4 wanted, 1 of 1 free" in done.stderr
+
+
+def test_a_disk_that_is_too_small_does_not_fit(on_cluster: Any, server: KubeServer, played: Any, spec: Path) -> None:
+    played(Scene.ready)
+    spec.write_text(SPEC.replace("14GB", "900GB"))
+    done = on_cluster("deploy", spec, "--yes", "--no-wait")
+    assert done.returncode == 8
+    assert "gpu-1 lacks" in done.stderr

@@ -88,6 +88,9 @@ def test_every_fault_is_named_at_once(on_cluster: Any, scene: Scene, server: Kub
     }
     assert "patch servingruntimes.serving.kserve.io in private-ai" in found["rights"][1]
     assert done.returncode == 4  # the first failure's own meaning
+    manifest = next(each["manifest"] for each in json.loads(done.stdout)["checks"] if each["name"] == "rights")
+    assert "kind: Role" in manifest
+    assert manifest.rstrip() in on_cluster("doctor", spec).stdout
 
 
 def test_a_secret_without_its_keys(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path) -> None:

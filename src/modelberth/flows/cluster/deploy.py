@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 
 from modelberth.adapters.kubernetes_api import Cluster, Document, Ref, dropped_fields
 from modelberth.adapters.kubernetes_api.kinds import NAMESPACES
-from modelberth.base.errors import BerthError, Conflict, Interrupted, NotReady, PrerequisiteMissing
+from modelberth.base.errors import BerthError, Conflict, DoesNotFit, Interrupted, NotReady, PrerequisiteMissing
 from modelberth.flows.cluster.comparison import Compared, compare
 from modelberth.flows.cluster.diagnose import diagnose_services
+from modelberth.flows.cluster.doctor import preflight
 from modelberth.flows.cluster.hold import held
 from modelberth.flows.cluster.jobs import run_jobs
 from modelberth.flows.cluster.machines import scale_up
 from modelberth.flows.cluster.permissions import needed, require
+from modelberth.flows.cluster.preflight.checked import NOT_SEEN, Checked, Wanted
 from modelberth.flows.cluster.targets import PlannedStart, planned_starts
 from modelberth.flows.cluster.verify_service import declared, verify_service
 from modelberth.flows.cluster.watch import Outcome, follow
@@ -54,6 +56,7 @@ class DeployRequest:
         rollback: put the services back when it fails.
         timeout: seconds of the waiting, all of it.
         dry_run: compare, and change nothing.
+        preflight: look first at what no waiting would mend: Secrets, drivers, disks, quota.
     """
 
     namespace: str
@@ -64,6 +67,7 @@ class DeployRequest:
     rollback: bool = False
     timeout: float = DEFAULT_TIMEOUT
     dry_run: bool = False
+    preflight: bool = True
 
 
 @dataclass
@@ -101,7 +105,8 @@ def deploy(
 
     Raises:
         UsageError, InvalidManifest: the stack cannot be rendered, or the server does not take an object.
-        PrerequisiteMissing: kinds, the namespace or nodes are not there.
+        PrerequisiteMissing: kinds, the namespace, Secrets or nodes are not there, or a driver does not fit.
+        DoesNotFit: a disk or a quota is too small.
         AuthError: rights are missing.
         Conflict: fields belong to others, or somebody else deploys this stack.
         NotReady: services were not ready in time, or do not answer as they should.
@@ -117,6 +122,9 @@ def deploy(
     )
     compared = compare(cluster, objects)
     _refuse_conflicts(compared)
+    if request.preflight:
+        wanted = Wanted(cluster, request.namespace, spec.stack, services(spec.stack), objects)
+        _look_first(preflight(wanted), str(spec.path), listener)
     result = DeployResult(compared)
     if request.dry_run:
         return result
@@ -153,6 +161,21 @@ def _refuse_conflicts(compared: Sequence[Compared]) -> None:
             "(kubectl apply --server-side --field-manager=OWNER without them); or leave them out of berth.yaml"
         ),
     )  # fmt: skip
+
+
+def _look_first(found: Sequence[Checked], spec: str, listener: Listener) -> None:
+    """Say what the preflight found. GPUs that are not there yet may come; the rest would only be waited for in vain."""
+    hopeless = [each for each in found if each.level == "failed" and each.name != "GPUs"]
+    if hopeless:
+        kind = DoesNotFit if hopeless[0].exit_code == DoesNotFit.exit_code else PrerequisiteMissing
+        raise kind(
+            f"{len(hopeless)} of what the stack needs is not there; nothing was changed",
+            why="\n".join(f"{each.name}: {each.found}; {each.fix}" for each in hopeless),
+            next_step=f"berth doctor {spec} shows everything; --no-preflight deploys all the same",
+        )
+    for each in found:
+        if each.level != "ok" and not each.found.startswith(NOT_SEEN):
+            listener(Note("", f"preflight: {each.name}: {each.found}{'; ' + each.fix if each.fix else ''}"))
 
 
 class _Run:

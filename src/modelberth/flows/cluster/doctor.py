@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from modelberth.adapters.kubernetes_api.kinds import NAMESPACES
 from modelberth.adapters.machine import free_disk
 from modelberth.base.errors import AuthError, BerthError, PrerequisiteMissing
 from modelberth.base.units import format_decimal
-from modelberth.flows.cluster.permissions import needed
+from modelberth.flows.cluster.permissions import needed, role
 from modelberth.flows.cluster.preflight import nodes, operators, queue, storage
-from modelberth.flows.cluster.preflight.checked import Checked, Level, Wanted, failed
+from modelberth.flows.cluster.preflight.checked import NOT_SEEN, Checked, Level, Wanted, failed
 from modelberth.manifests.tree import stack_tree
 from modelberth.spec.services import services
 from modelberth.spec.stack import Stack
@@ -43,17 +44,27 @@ def examine(cluster: Cluster, namespace: str, stack: Stack | None, spec_path: st
     Raises:
         AuthError, RemoteUnavailable: the cluster cannot be asked at all.
     """
-    found = [Checked("API server", "ok", f"{cluster.server}, {cluster.version()}, as {cluster.user}")]
+    about = Checked("API server", "ok", f"{cluster.server}, {cluster.version()}, as {cluster.user}")
     objects = stack_tree(stack, spec_path=spec_path).objects if stack else ()
     wanted = Wanted(
         cluster, namespace, stack, services(stack) if stack else (),
         [each for each in objects if each["kind"] != "Application"],
     )  # fmt: skip
-    for name, check in _ALWAYS if stack is None else _OF_STACK:
+    return [about, *_made(wanted, _ALWAYS if stack is None else _OF_STACK)]
+
+
+def preflight(wanted: Wanted) -> list[Checked]:
+    """What `berth deploy` looks at before it changes anything, its rights apart: what no waiting would mend."""
+    return _made(wanted, _BEFORE_DEPLOY)
+
+
+def _made(wanted: Wanted, checks: Sequence[tuple[str, Check]]) -> list[Checked]:
+    found: list[Checked] = []
+    for name, check in checks:
         try:
             found += list(check(wanted))
         except AuthError as error:
-            found.append(Checked(name, "warning", f"cannot be seen: {error.why or error.what}"))
+            found.append(Checked(name, "warning", f"{NOT_SEEN}: {error.why or error.what}"))
         except BerthError as error:
             found.append(Checked(name, "failed", error.why or error.what, error.next_step, error.exit_code))
     return found
@@ -103,8 +114,9 @@ def _rights(wanted: Wanted) -> Iterator[Checked]:
     missing = wanted.cluster.review(asked)
     if missing:
         listed = ", ".join(map(str, missing[:_MOST_RIGHTS])) + (", ..." if len(missing) > _MOST_RIGHTS else "")
-        fix = "berth deploy prints the Role that grants them"
-        yield failed("rights", f"{len(missing)} are missing: {listed}", fix, AuthError)
+        fix = "an administrator of the cluster applies the Role that is printed below"
+        found = failed("rights", f"{len(missing)} are missing: {listed}", fix, AuthError)
+        yield replace(found, manifest=role(missing, wanted.namespace))
         return
     yield Checked("kinds and rights", "ok", f"{len(wanted.objects)} objects, {len(asked)} rights")
 
@@ -113,6 +125,9 @@ def _is_managed(labels: Mapping[str, Any]) -> bool:
     return labels.get("kueue.openshift.io/managed") == "true" or labels.get("kueue-managed") == "true"
 
 
+_BEFORE_DEPLOY: Sequence[tuple[str, Check]] = (
+    ("Secrets", storage.secrets), ("GPUs", nodes.gpus), ("node disks", nodes.disks), ("queue", queue.queue),
+)  # fmt: skip
 _ALWAYS: Sequence[tuple[str, Check]] = (
     ("KServe", operators.kserve), ("namespace", _namespace), ("GPU operator", operators.gpu_operator),
     ("GPUs", nodes.gpus),

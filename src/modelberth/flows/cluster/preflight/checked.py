@@ -13,6 +13,8 @@ from modelberth.spec.services import Service
 from modelberth.spec.stack import Stack
 
 Level = Literal["ok", "warning", "failed"]
+NOT_SEEN = "cannot be seen"
+"""How a check begins whose evidence may not be looked at."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Checked:
         found: what was found, with names and numbers.
         fix: what to do; empty where nothing is.
         exit_code: of a failure, by its meaning; 0 otherwise.
+        manifest: an object that helps, as YAML; empty where none does.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Checked:
     found: str
     fix: str = ""
     exit_code: int = 0
+    manifest: str = ""
 
 
 def failed(name: str, found: str, fix: str, kind: type[BerthError]) -> Checked:
