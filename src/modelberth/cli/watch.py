@@ -84,6 +84,8 @@ class _Lines:
             self._lost = picture.lost is not None
             why = f": {picture.lost.why}" if picture.lost and picture.lost.why else ""
             talk(f"the API server does not answer{why}; trying again" if self._lost else "the API server answers again")
+        if not states and self._form != "jsonl":
+            talk(f"there are no services in {picture.namespace} yet")
         for each in states:
             summary = (each.state, each.stage, each.why, each.ready)
             if self._told.get((each.kind, each.name)) != summary:

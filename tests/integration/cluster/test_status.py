@@ -303,6 +303,12 @@ def test_a_watch_ends_when_the_time_is_over(on_cluster: Any, scene: Scene) -> No
     assert f"next: berth diagnose mistral -n {NAMESPACE}" in done.stderr
 
 
+def test_an_empty_namespace_is_said(on_cluster: Any, scene: Scene) -> None:
+    done = on_cluster("watch", "--timeout", "0.1")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert f"there are no services in {NAMESPACE} yet" in done.stderr
+
+
 def test_a_service_that_is_deleted_is_told(server: KubeServer, tmp_path: Path) -> None:
     scene = Scene(server)
     scene.unschedulable()
