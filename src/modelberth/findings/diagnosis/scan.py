@@ -35,8 +35,8 @@ _SHORT = 56
 
 _MANY, _FEW = 64 * 1024, 16
 """Bytes and needles from which on it is worth while to ask first whether the words of a needle are there at all."""
-Needle = tuple[bytes, bytes]
-"""A needle as it is in a shape, and its longest word that has blanks on both sides; empty where there is none."""
+Needle = tuple[bytes, frozenset[bytes], tuple[bytes, ...]]
+"""A text that a shape must have, its whole words, and the pieces of words at its ends."""
 
 
 @dataclass
@@ -212,7 +212,13 @@ def _coarse(texts: Iterable[str | bytes]) -> tuple[Needle, ...]:
     found = {(each.encode() if isinstance(each, str) else each).translate(None, _DROPPED) for each in texts}
     long = {each for each in found if len(each) > 2}
     least = (each for each in long if not any(other != each and other in each for other in long))
-    return tuple((each, max(each.split(b" ")[1:-1], key=len, default=b"")) for each in sorted(least))
+    return tuple(_needle(each) for each in sorted(least))
+
+
+def _needle(text: bytes) -> Needle:
+    first, *further = text.split(b" ")
+    ends = [first, further[-1]] if further else [first]
+    return text, frozenset(each for each in further[:-1] if each), tuple(each for each in ends if each)
 
 
 def _mark(known: dict[bytes, int], shapes: list[bytes], needles: Sequence[Needle], kind: int) -> None:
@@ -225,9 +231,11 @@ def _mark(known: dict[bytes, int], shapes: list[bytes], needles: Sequence[Needle
         begins.append(position)
         position += len(shape) + 1
     many = position > _MANY and len(needles) > _FEW
-    words = set(whole.replace(b"\n", b" ").split(b" ")) if many else None
-    for needle, word in needles:
-        if words is not None and word and word not in words:
+    words = set(whole.replace(b"\n", b" ").split(b" ")) if many else set()
+    each_once = b" ".join(words)
+    for needle, middle, ends in needles:
+        # Text repeats its words: a look at each of them once tells of most needles that they are not there.
+        if many and not (middle <= words and all(end in each_once for end in ends)):
             continue
         at = whole.find(needle)
         while at >= 0:

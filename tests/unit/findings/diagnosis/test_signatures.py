@@ -7,7 +7,8 @@ import re
 import pytest
 
 from modelberth.findings.diagnosis.catalogue import catalogue
-from signature_checks import failures, mistakes, patterns_of
+from modelberth.findings.diagnosis.diagnose import Log, diagnose_logs
+from signature_checks import FIXTURES, failures, mistakes, patterns_of
 
 SHAPELESS = {ord(letter): None for letter in "0123456789abcdef-"}
 IDS = sorted(catalogue())
@@ -21,6 +22,32 @@ def test_signature_has_no_mistake(name: str) -> None:
 @pytest.mark.parametrize("name", IDS)
 def test_fixtures_raise_it_first_and_near_misses_do_not(name: str) -> None:
     assert list(failures(catalogue()[name])) == []
+
+
+WORDS = ("the", "a", "of", "to", "pod", "model", "why", "does", "it", "not", "error", "memory", "is", "out", "found")
+
+
+LETTERS = str.maketrans("0123456789", "ghijklmnop")  # digits, and letters up to f, are no part of a line's shape
+
+
+def _others(count: int) -> str:
+    """Lines that no two are alike, as programs of others write them."""
+    return "".join(
+        f"somebody says in session {str(number).translate(LETTERS)}: '"
+        f"{' '.join(WORDS[(number * step) % len(WORDS)] for step in range(1, 40))}'\n"
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_large_log_hides_nothing(name: str) -> None:
+    """Many lines are searched all at once, and by another way than a few; the last ones are few again."""
+    for log in sorted((FIXTURES / name).glob("match*.log")):
+        few, many = (
+            diagnose_logs([Log("x.log", [(_others(count) + log.read_text() + _others(100)).encode()])]).findings
+            for count in (2, 450)
+        )
+        assert [each.id for each in few] == [each.id for each in many], log.name
 
 
 ORDINARY = """
