@@ -20,6 +20,7 @@ from modelberth.timeline.pod_times import (
     QUEUE,
     SCHEDULING,
     StageTimes,
+    instant,
     stage_times,
 )
 from modelberth.timeline.stages import PROCESS, READY, StartUp
@@ -41,11 +42,13 @@ class PodLog:
 
     Attributes:
         start: what the engine's log says of its last start; None where it was not read.
+        restarts: of all containers when that start was read: it tells nothing of a later one.
         fetched: the last line of what fetches the weights.
         image_bytes: of the engine's image, as the kubelet told when it had pulled it; None where it did not.
     """
 
     start: StartUp | None = None
+    restarts: int = 0
     fetched: str = ""
     image_bytes: int | None = None
 
@@ -65,6 +68,7 @@ class PodState:
         node: that it runs on; empty before it has one.
         engine: name of the engine's container once it has run; empty before.
         runs: whether it does; otherwise its log is that of its last run.
+        started: when it was, in seconds since 1970; None where nothing tells.
         fetcher: name of the container that fetches the weights, while it runs.
         gpus: that its containers ask for.
         image: of the engine.
@@ -83,6 +87,7 @@ class PodState:
     node: str = ""
     engine: str = ""
     runs: bool = False
+    started: float | None = None
     fetcher: str = ""
     gpus: int = 0
     image: str = ""
@@ -102,6 +107,8 @@ def pod_state(pod: Object, log: PodLog | None = None, admitted: float | None = N
     about, status, spec = _dict(pod.get("metadata")), _dict(pod.get("status")), _dict(pod.get("spec"))
     log = log or PodLog()
     containers = [*_list(status.get("initContainerStatuses")), *_list(status.get("containerStatuses"))]
+    restarts = sum(int(each.get("restartCount") or 0) for each in containers)
+    start = log.start if log.restarts == restarts else None
     stage, failing, why = _progress(spec, status)
     engine = next((each for each in containers if _is_engine(each) and _has_run(each)), {})
     fetcher = next((str(each["name"]) for each in _list(status.get("initContainerStatuses")) if _fetches(each)), "")
@@ -109,20 +116,20 @@ def pod_state(pod: Object, log: PodLog | None = None, admitted: float | None = N
     image = next((str(each.get("image") or "") for each in asked if _is_engine(each)), "")
     found = PodState(
         name=str(about.get("name", "")), uid=str(about.get("uid", "")), stage=stage, failing=failing, why=why,
-        ready=stage == READY, restarts=sum(int(each.get("restartCount") or 0) for each in containers),
+        ready=stage == READY, restarts=restarts, started=instant(_dict(_state(engine).get("running")).get("startedAt")),
         node=str(spec.get("nodeName") or ""), engine=str(engine.get("name", "")), runs="running" in _state(engine),
         fetcher=fetcher if stage == DOWNLOAD and not failing else "", gpus=sum(map(_gpus, asked)), image=image,
-        image_bytes=log.image_bytes, times=stage_times(pod, log.start, admitted),
+        image_bytes=log.image_bytes, times=stage_times(pod, start, admitted),
     )  # fmt: skip
-    return _with_log(found, log)
+    return _with_log(found, start, log.fetched)
 
 
-def _with_log(pod: PodState, log: PodLog) -> PodState:
+def _with_log(pod: PodState, start: StartUp | None, fetched: str) -> PodState:
     """What the pod's own words add: the engine's stage, the bytes that have come, the image that is pulled."""
-    if pod.stage == PROCESS and log.start is not None and log.start.stage != READY:
-        return replace(pod, stage=log.start.stage)
-    if pod.fetcher and log.fetched:
-        return replace(pod, why=_text(log.fetched), transfer=transfer_of(log.fetched))
+    if pod.stage == PROCESS and start is not None and start.stage != READY:
+        return replace(pod, stage=start.stage)
+    if pod.fetcher and fetched:
+        return replace(pod, why=_text(fetched), transfer=transfer_of(fetched))
     if pod.stage == IMAGE and not pod.why and pod.image:
         return replace(pod, why=_text(f"pulling {pod.image}"))
     return pod

@@ -254,6 +254,15 @@ def test_a_restart_begins_anew(server: KubeServer, tmp_path: Path) -> None:
     assert watching.ends()[0] == 130
 
 
+def test_without_a_right_to_events_stages_are_told_all_the_same(
+    on_cluster: Any, scene: Scene, server: KubeServer
+) -> None:
+    scene.loading()
+    server.deny("*", "events")
+    found = state(on_cluster("status", "-o", "json"))
+    assert (found["stage"], found["pods"][0]["imageBytes"]) == ("weights", None)
+
+
 def test_two_kinds_of_service_may_have_one_name(on_cluster: Any, scene: Scene, server: KubeServer) -> None:
     scene.ready()
     scene.llm_service()

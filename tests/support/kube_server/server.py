@@ -462,6 +462,9 @@ class _Handler(BaseHTTPRequestHandler):
         log = owner.logs.get((namespace, name, container, query.get("previous") == "true"))
         if log is None and not spec.get("nodeName"):
             log = _Log(ended=True)  # not scheduled yet: nothing, and no error
+        if log is None and _has_ended(pod, container):
+            # As the kubelet: of a container that waits to be started again, the log is that of its last run.
+            log = self.server.owner.logs.get((namespace, name, container, True))
         if log is None:
             if query.get("previous") == "true":
                 text = f'previous terminated container "{container}" in pod "{name}" not found'
@@ -532,6 +535,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def _has_ended(pod: Document, container: str) -> bool:
+    """Whether a container waits, and has run before."""
+    status = pod.get("status") or {}
+    for each in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        if each["name"] == container:
+            return "waiting" in (each.get("state") or {}) and "terminated" in (each.get("lastState") or {})
+    return False
 
 
 def _stamped(log: _Log, since: str | None) -> bytes:

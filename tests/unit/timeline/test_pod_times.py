@@ -104,6 +104,15 @@ def test_a_transfer_is_read_from_a_line(line: str, expected: tuple[int, int, int
     assert found is None or found.seconds_left == (None if not found.rate else (found.total - found.done) / found.rate)
 
 
+def test_the_log_of_an_earlier_run_tells_nothing_of_this_one() -> None:
+    start = StartUp(ZERO + 130)
+    start.feed(LogLine("INFO", "Starting to load model x"), ZERO + 150)
+    again = pod(engine=running(300), restarts=1)
+    assert pod_state(again, PodLog(start, restarts=1)).stage == "weights"
+    found = pod_state(again, PodLog(start, restarts=0))
+    assert (found.stage, found.times.since) == ("process", ZERO + 300)
+
+
 def test_a_pod_tells_what_its_log_says() -> None:
     fetching = pod(init=running(40))
     line = "\x1b[31mfetch: 1.00 GB of 2.00 GB, 10.00 MB/s, 100 s left"

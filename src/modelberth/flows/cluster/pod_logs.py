@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from modelberth.adapters.kubernetes_api import Cluster
@@ -50,7 +50,8 @@ class PodLogs:
     def of(self, name: str) -> PodLog:
         """What was read of a pod."""
         read = self._reads.get(name)
-        return PodLog(read.start if read else None, self._fetched.get(name, ""), self._images.get(name))
+        fetched, image = self._fetched.get(name, ""), self._images.get(name)
+        return PodLog(read.start, read.run[1], fetched, image) if read else PodLog(None, 0, fetched, image)
 
     def forget(self, names: Iterable[str]) -> None:
         """These pods are gone."""
@@ -84,10 +85,10 @@ class PodLogs:
         return starts and pod.name not in self._images and bool(pod.uid)
 
     def _look(self, pod: PodState) -> bool:
-        before = replace(self.of(pod.name)), self._stage(pod)
+        before = self.of(pod.name), self._stage(pod)
+        if self._wants_image(pod):
+            self._images[pod.name] = self._image_bytes(pod)
         with suppress(BerthError):  # a container that has just ended, a right that is missing: told as it was
-            if self._wants_image(pod):
-                self._images[pod.name] = self._image_bytes(pod)
             if self._wants_log(pod):
                 self._read_start(pod)
             elif pod.fetcher:
@@ -107,7 +108,7 @@ class PodLogs:
     def _read_start(self, pod: PodState) -> None:
         read = self._reads.get(pod.name)
         if read is None or read.run != _run(pod):
-            read = _Read(_run(pod), StartUp(pod.times.since or 0.0))
+            read = _Read(_run(pod), StartUp(pod.started or 0.0))
         for second, part, line in self._lines(pod, read.until[0]):
             if (second, part) > read.until:  # this second was read before, up to there
                 read.until = (second, part)
@@ -117,8 +118,7 @@ class PodLogs:
     def _lines(self, pod: PodState, second: int) -> Iterator[tuple[int, int, bytes]]:
         since = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if second else ""
         lines = self._cluster.logs(
-            self._namespace, pod.name, pod.engine, previous=not pod.runs and pod.restarts > 0, timestamps=True,
-            since=since, most_bytes=_BYTES_A_LOOK,
+            self._namespace, pod.name, pod.engine, timestamps=True, since=since, most_bytes=_BYTES_A_LOOK
         )  # fmt: skip
         for line in lines:
             if match := _STAMP.match(line):
@@ -127,8 +127,13 @@ class PodLogs:
                 yield int(stamp or 0), part, line[match.end() :]
 
     def _image_bytes(self, pod: PodState) -> int | None:
+        """As the kubelet told when it had pulled it; None where it did not, or events may not be seen."""
         fields = f"involvedObject.uid={pod.uid},reason=Pulled"
-        for event in self._cluster.list(EVENTS, self._namespace, fields=fields).items:
+        try:
+            events = self._cluster.list(EVENTS, self._namespace, fields=fields).items
+        except BerthError:
+            return None
+        for event in events:
             about = (event.get("involvedObject") or {}).get("fieldPath", "")
             match = _PULLED.search(str(event.get("message") or ""))
             if match and (not about or f"{{{pod.engine}}}" in about):
