@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 from urllib.parse import urlsplit
 
+from modelberth.adapters.at_once import at_once
 from modelberth.adapters.openai_api import Endpoint, OfferedModel, StreamedAnswer, ToolCall
 from modelberth.base.errors import BerthError, IntegrityError, NotReady, UsageError
 from modelberth.base.text import printable, shorten
@@ -212,10 +212,9 @@ class _Verification:
     def _many(self, model: str, latency: list[Latency]) -> str:
         request = self._request
         prompts = [request.prompts[number % len(request.prompts)] for number in range(request.requests)]
-        with ThreadPoolExecutor(request.requests) as pool:
-            answers = list(
-                pool.map(lambda prompt: self._endpoint.stream_chat(model, prompt, request.max_tokens), prompts)
-            )
+        answers = at_once(
+            lambda prompt: self._endpoint.stream_chat(model, prompt, request.max_tokens), prompts, request.requests
+        )
         empty = sum(1 for each in answers if not each.answer.text.strip())
         if empty:
             raise IntegrityError(f"{empty} of {len(answers)} answers are empty")

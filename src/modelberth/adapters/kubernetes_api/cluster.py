@@ -7,11 +7,11 @@ fields of others are an error with their owner, not a fight.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+from modelberth.adapters.at_once import at_once
 from modelberth.adapters.kubernetes_api.errors import FieldConflict, error_of, field_conflict
 from modelberth.adapters.kubernetes_api.kinds import Access, Document, Kind, Listing, Ref
 from modelberth.adapters.kubernetes_api.kubeconfig import Login, Target, read_login
@@ -247,8 +247,7 @@ class Cluster:
             BerthError: the server cannot be asked.
         """
         accesses = tuple(dict.fromkeys(wanted))
-        with ThreadPoolExecutor(_REVIEWS_AT_ONCE) as pool:
-            allowed = list(pool.map(self._may, accesses))
+        allowed = at_once(self._may, accesses, _REVIEWS_AT_ONCE)
         return tuple(access for access, may in zip(accesses, allowed, strict=True) if not may)
 
     def _may(self, access: Access) -> bool:

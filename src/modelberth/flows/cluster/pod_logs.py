@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from modelberth.adapters.at_once import at_once
 from modelberth.adapters.kubernetes_api import Cluster
 from modelberth.adapters.kubernetes_api.kinds import EVENTS
 from modelberth.base.errors import BerthError
@@ -62,12 +62,8 @@ class PodLogs:
     def read(self, pods: Iterable[PodState]) -> set[str]:
         """Read on, several at a time; names of the pods of which something is another now."""
         due = [each for each in pods if self._is_due(each)]
-        if len(due) == 1:
-            return {due[0].name} if self._look(due[0]) else set()
-        if not due:
-            return set()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return {pod.name for pod, changed in zip(due, pool.map(self._look, due), strict=True) if changed}
+        looked = at_once(self._look, due, _AT_ONCE)
+        return {pod.name for pod, changed in zip(due, looked, strict=True) if changed}
 
     def _is_due(self, pod: PodState) -> bool:
         return bool(pod.fetcher) or self._wants_log(pod) or self._wants_image(pod)
