@@ -61,6 +61,67 @@ def moments(scene: Scene) -> Iterator[tuple[str, str]]:
     yield "ready", ""
 
 
+Moments = Iterator[tuple[str, str]]
+_DONE = {"terminated": {"exitCode": 0, "startedAt": FETCHED_FROM, "finishedAt": FETCHED_TO}}
+
+
+def _until(scene: Scene, stage: str) -> Moments:
+    """The good beginning, up to a stage."""
+    for seen, why in moments(scene):
+        yield seen, why
+        if seen == stage:
+            return
+
+
+def image_that_cannot_be_pulled(scene: Scene) -> Moments:
+    """The registry refuses the image; the kubelet tries again and again."""
+    yield from _until(scene, "image")
+    for reason in ("ErrImagePull", "ImagePullBackOff"):
+        waiting = {"state": {"waiting": {"reason": reason, "message": "unauthorized"}}}
+        _pod(scene, init={"ready": False, **waiting}, engine=waiting)
+    yield "FAILING in image", "cannot be pulled: unauthorized"
+
+
+def weights_that_cannot_be_fetched(scene: Scene) -> Moments:
+    """The initializer ends with an error, again and again."""
+    yield from _until(scene, "download")
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    _pod(scene, init={"ready": False, "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                      "lastState": ended})  # fmt: skip
+    yield "FAILING in download", "storage-initializer ended with exit code 1, 2 restarts"
+
+
+def out_of_memory_at_load(scene: Scene) -> Moments:
+    """The kernel kills the engine while it reads its weights."""
+    yield from _until(scene, "weights")
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": READY}}
+    _pod(scene, init={"state": _DONE}, engine={"state": killed})
+    yield "FAILING in weights", "kserve-container ran out of memory (OOMKilled)"
+
+
+def crash_behind_a_stale_ready(scene: Scene) -> Moments:
+    """It served; then it crashes, and its controller has not seen it yet."""
+    yield from moments(scene)
+    crashed = {"terminated": {"reason": "Error", "exitCode": 1, "finishedAt": READY}}
+    _pod(scene, init={"state": _DONE}, engine={"state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                                               "lastState": crashed, "restartCount": 1})  # fmt: skip
+    yield "FAILING in", "Ready is stale: kserve-container ended with exit code 1, 1 restart"
+
+
+def deletion_that_hangs(scene: Scene) -> Moments:
+    """Somebody deletes it while it serves, and a finalizer stays."""
+    yield from moments(scene)
+    service = scene.server.get("InferenceService", scene.name, NAMESPACE)
+    assert service is not None
+    scene.server.put(service | {"metadata": service["metadata"] | {"finalizers": ["inferenceservice.finalizers"]}})
+    scene.server.remove("InferenceService", scene.name, NAMESPACE)
+    yield "terminating", "waits for inferenceservice.finalizers"
+
+
+ENDINGS = (image_that_cannot_be_pulled, weights_that_cannot_be_fetched, out_of_memory_at_load,
+           crash_behind_a_stale_ready, deletion_that_hangs)  # fmt: skip
+
+
 def _log() -> Iterator[list[tuple[float, str]]]:
     """The log in pieces, each with the line that begins a stage as its first, and what was said before it."""
     marks = iter(_MARKS)

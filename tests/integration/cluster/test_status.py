@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kube_server import KubeServer
-from life_cycle import IMAGE_BYTES, STAGES, moments
+from life_cycle import ENDINGS, IMAGE_BYTES, STAGES, moments
 from modelberth.base.units import format_seconds
 from serving_scenes import NAMESPACE, Scene
 
@@ -199,6 +199,21 @@ def test_a_whole_start_is_told_stage_by_stage_with_the_clusters_own_times(server
     assert said.splitlines()[-1] == (
         f"mistral: {took}; {format_seconds(sum(STAGES.values()))}, the engine's start {format_seconds(engine)}"
     )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_way_in_which_a_life_goes_wrong_is_followed_to_its_end(
+    server: KubeServer, tmp_path: Path, ending: Callable[[Scene], Iterator[tuple[str, str]]]
+) -> None:
+    watching = None
+    for stage, why in ending(Scene(server)):
+        watching = watching or Watching(server.kubeconfig(tmp_path, namespace=NAMESPACE), "--forever")
+        line = watching.line(f"mistral: {stage} ")
+        while why not in line:
+            line = watching.line(f"mistral: {stage} ")
+    assert watching
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.ends()[0] == 130
 
 
 def test_measured_times_stand_beside_the_plans(on_cluster: Any, server: KubeServer, stack: Any) -> None:
