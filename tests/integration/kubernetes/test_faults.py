@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ from threading import enumerate as enumerate_threads
 import httpx2
 import pytest
 
+from half_open import HalfOpen
 from kube_server import KubeServer
 from modelberth.adapters.kubernetes_api import Change, Cluster, Ref, Target, Watch, connect, forward, watch
 from modelberth.adapters.kubernetes_api.kinds import CONFIG_MAPS, PODS
@@ -174,6 +175,32 @@ def test_a_stream_cut_in_the_middle_of_an_object_loses_nothing(
         if change.event in {"changed", "listed"} and change.documents:
             break
     assert change.documents[0]["data"]["k"] == "x" * 1000
+
+
+def test_a_socket_that_goes_dead_is_noticed(
+    server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says that nobody is there any more: only the time after which the server would have ended the watch."""
+    monkeypatch.setattr("modelberth.adapters.kubernetes_api.watch.WATCH_SECONDS", 1)
+    monkeypatch.setattr("modelberth.adapters.kubernetes_api.watch._SILENCE", 0.5)
+    way = HalfOpen(int(server.url.rpartition(":")[2]))
+    config = tmp_path / "half-open"
+    config.write_text(server.kubeconfig(tmp_path).read_text().replace(server.url, f"http://127.0.0.1:{way.port}"))
+    config.chmod(0o600)
+    changes: SimpleQueue[Change] = SimpleQueue()
+    with closing(way), connect(Target(kubeconfig=config, timeout=5.0)) as cluster:
+        watching = Watch(cluster, CONFIG_MAPS, "default", changes).start()
+        assert changes.get(timeout=PATIENCE).event == "listed"
+        server.put(MAP)
+        assert changes.get(timeout=PATIENCE).event == "changed"
+        way.freeze()
+        server.put(MAP | {"data": {"k": "other"}})
+        seen = []
+        while not seen or seen[-1].event not in {"changed", "listed"}:
+            seen.append(changes.get(timeout=PATIENCE))
+        watching.stop()
+    assert [each.event for each in seen][:2] == ["lost", "restored"]
+    assert seen[-1].documents[0]["data"] == {"k": "other"}
 
 
 def test_a_server_that_is_down_is_not_asked_more_than_once_a_second(

@@ -78,6 +78,7 @@ class Watch:
         self._changes, self._labels, self._keep, self._clock = changes, labels, keep, clock
         self._stop = Event()
         self._lost = False
+        self._version = ""
         self._pause = _FIRST_PAUSE
         self._thread = Thread(target=self._run, name=f"watch {kind.kind}", daemon=True)
 
@@ -91,15 +92,14 @@ class Watch:
         self._stop.set()
 
     def _run(self) -> None:
-        version = ""
         while not self._stop.is_set():
             try:
-                version = version or self._list()
-                version = self._follow(version)
+                self._version = self._version or self._list()
+                self._follow()
             except Gone as error:
-                if not version:  # even the list is refused so: there is nothing to go on from
+                if not self._version:  # even the list is refused so: there is nothing to go on from
                     self._lose(error)
-                version = ""
+                self._version = ""
             except PrerequisiteMissing as error:
                 self._put("absent", error=error)
                 return
@@ -137,9 +137,9 @@ class Watch:
         self._put("listed", *(self._keep(each) for each in listing.items))
         return listing.resource_version
 
-    def _follow(self, version: str) -> str:
-        """Watch until the server ends it; returns the version to go on from."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version,
+    def _follow(self) -> None:
+        """Watch until the server ends it. Whatever ends it, the next one goes on from the last event that came."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
                  "timeoutSeconds": str(WATCH_SECONDS)}  # fmt: skip
         if self._labels:
             query["labelSelector"] = self._labels
@@ -149,9 +149,8 @@ class Watch:
             self._found()
             for line in _whole_lines(answer.iter_bytes()):
                 if self._stop.is_set():
-                    return version
-                version = self._take(line, what) or version
-        return version
+                    return
+                self._version = self._take(line, what) or self._version
 
     def _take(self, line: bytes, what: str) -> str | None:
         """Hand an event on; returns the version that it brings."""
