@@ -65,9 +65,7 @@ def model_files_in(
     members = 0
     with _Pulled(send) as stream:
         try:
-            # A large block: a small one would be read from the stream piece by piece.
-            reader = cast("IO[bytes]", stream)
-            with tarfile.open(mode=_MODES[media_type], fileobj=reader, bufsize=_BUFFER_BYTES) as archive:  # type: ignore[call-overload]
+            with _opened(cast("IO[bytes]", stream), _MODES[media_type]) as archive:
                 for member in archive:
                     members += 1
                     if _is_whiteout(member):
@@ -82,6 +80,19 @@ def model_files_in(
             if not members:
                 raise IntegrityError("the layer is no archive", where=where, why=type(error).__name__) from error
         stream.drain()
+
+
+def _opened(reader: IO[bytes], mode: str) -> tarfile.TarFile:
+    """An archive that is read as it comes.
+
+    Raises:
+        tarfile.TarError: it is none.
+    """
+    try:
+        # A large block: a small one would be read from the stream piece by piece.
+        return tarfile.open(mode=mode, fileobj=reader, bufsize=_BUFFER_BYTES)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:  # how Python's reader takes a head of gzip that breaks off
+        raise tarfile.ReadError("the head of the compressed layer breaks off") from error
 
 
 def _plain(member: tarfile.TarInfo) -> str:

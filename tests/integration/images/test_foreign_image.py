@@ -453,6 +453,15 @@ def files_or_error(kind: str, content: bytes) -> None:
 _MORE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+def test_a_gzip_head_cut_anywhere_is_an_error_of_ours():
+    content = gzip.compress(raw_tar([("models/config.json", b"x", tarfile.REGTYPE)], tarfile.PAX_FORMAT), mtime=0)
+    named = content[:3] + b"\x1c" + content[4:10] + b"\x02\x00xxname\x00said\x00" + content[10:]  # extra, name, comment
+    for head in (content, named):
+        for size in range(24):
+            with pytest.raises(IntegrityError):
+                read_all(GZIP, head[:size])
+
+
 @_MORE
 @given(_MEMBERS, st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
        st.floats(0, 1), st.sampled_from([LAYER, GZIP]))  # fmt: skip
