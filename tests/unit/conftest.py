@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 # No test here may fail because the machine is busy.
-settings.register_profile("unit", deadline=None)
+settings.register_profile("unit", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("unit")
 
 ROOT = Path(__file__).parents[2]
