@@ -38,9 +38,7 @@ def plain_result(result: DeployResult) -> dict[str, Any]:
     return {
         "schemaVersion": "modelberth.dev/deploy/v1",
         "objects": objects(result.objects),
-        "services": [
-            plain(each, result.planned.get(each.name)) for each in result.states
-        ],
+        "services": [plain(each, result.planned.get(each.name)) for each in result.states],
         "checks": [plain_report(each) for each in result.reports],
     }  # fmt: skip
 

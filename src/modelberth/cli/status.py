@@ -42,4 +42,4 @@ def command(targets: tuple[str, ...], *, target: Target, form: str) -> int:
         states, notes = current(cluster, cluster.namespace, chosen.names)
     show(states, form, planned_starts(services(chosen.spec.stack)) if chosen.spec else {})
     talk(*(f"note: {note}" for note in notes))
-    return 0 if all(each.state in {"ready", "stopped"} for each in states) else 6
+    return 0 if all(each.is_settled for each in states) else 6

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelberth.base.clock import utc_now
 from modelberth.base.units import format_seconds
 from modelberth.cli.output import data, document, table
-from modelberth.flows.cluster.targets import PlannedStart
 from modelberth.timeline.pod_state import STAGES_BEFORE_ENGINE, PodState
 from modelberth.timeline.service_state import ServiceState
 from modelberth.timeline.stages import StageTime
+
+if TYPE_CHECKING:
+    from modelberth.flows.cluster.targets import PlannedStart
 
 _SCHEMA = "modelberth.dev/status/v1"
 _MARKS = {
@@ -54,11 +56,15 @@ def _row(state: ServiceState, *, wide: bool) -> list[str]:
 
 def _shown(state: ServiceState) -> str:
     """Its state, with the stage that it failed in or how long it has been in this one."""
-    shown = _MARKS.get(state.state) or state.stage or "waiting"
+    shown = _word(state)
     if state.state == "failing" and state.stage:
         return f"{shown} ({state.stage})"
     seconds = stage_seconds(state)
     return f"{shown} {format_seconds(seconds)}" if seconds is not None else shown
+
+
+def _word(state: ServiceState) -> str:
+    return _MARKS.get(state.state) or state.stage or "waiting"
 
 
 def stage_seconds(state: ServiceState) -> float | None:
@@ -70,10 +76,9 @@ def stage_seconds(state: ServiceState) -> float | None:
 
 def line(state: ServiceState) -> str:
     """One line for a log: `mistral: weights (0 of 1 ready)`."""
-    shown = _MARKS.get(state.state) or state.stage or "waiting"
     where = f" in {state.stage}" if state.state == "failing" and state.stage else ""
     why = f": {state.why}" if state.why else ""
-    return f"{state.name}: {shown}{where} ({state.ready} of {state.replicas} ready){why}"
+    return f"{state.name}: {_word(state)}{where} ({state.ready} of {state.replicas} ready){why}"
 
 
 def plain(state: ServiceState, planned: PlannedStart | None = None) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _pod(pod: PodState) -> dict[str, Any]:
 
 def unready_lines(states: Sequence[ServiceState]) -> list[str]:
     """What is said when the time is over: each service that is not ready, and where to look."""
-    late = [each for each in states if each.state not in {"ready", "stopped"}]
+    late = [each for each in states if not each.is_settled]
     said = [f"not ready: {line(each)}" for each in late]
     failing = next((each for each in late if each.state != "absent"), None)
     return [*said, f"next: berth diagnose {failing.name} -n {failing.namespace}"] if failing else said

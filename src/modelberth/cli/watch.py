@@ -88,8 +88,8 @@ class _Lines:
             talk(f"there are no services in {picture.namespace} yet")
         for each in states:
             summary = (each.state, each.stage, each.why, each.ready)
-            if self._told.get((each.kind, each.name)) != summary:
-                self._told[each.kind, each.name] = summary
+            if self._told.get(each.key) != summary:
+                self._told[each.key] = summary
                 document = {"schemaVersion": "modelberth.dev/status/v1", **plain(each, self._planned.get(each.name))}
                 data(json.dumps(document, ensure_ascii=False) if self._form == "jsonl" else line(each))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from modelberth.base.loose import mapping, mappings
 from modelberth.base.text import printable, shorten
 from modelberth.timeline.pod_times import (
     ADMISSION_GATE,
@@ -104,19 +105,20 @@ def pod_state(pod: Object, log: PodLog | None = None, admitted: float | None = N
         log: what was read beside it; None for nothing.
         admitted: when Kueue admitted it, in seconds since 1970; None where it has no workload.
     """
-    about, status, spec = _dict(pod.get("metadata")), _dict(pod.get("status")), _dict(pod.get("spec"))
+    about, status, spec = mapping(pod.get("metadata")), mapping(pod.get("status")), mapping(pod.get("spec"))
     log = log or PodLog()
-    containers = [*_list(status.get("initContainerStatuses")), *_list(status.get("containerStatuses"))]
+    containers = [*mappings(status.get("initContainerStatuses")), *mappings(status.get("containerStatuses"))]
     restarts = sum(int(each.get("restartCount") or 0) for each in containers)
     start = log.start if log.restarts == restarts else None
     stage, failing, why = _progress(spec, status)
     engine = next((each for each in containers if _is_engine(each) and _has_run(each)), {})
-    fetcher = next((str(each["name"]) for each in _list(status.get("initContainerStatuses")) if _fetches(each)), "")
-    asked = _list(spec.get("containers"))
+    fetcher = next((str(each["name"]) for each in mappings(status.get("initContainerStatuses")) if _fetches(each)), "")
+    asked = mappings(spec.get("containers"))
     image = next((str(each.get("image") or "") for each in asked if _is_engine(each)), "")
     found = PodState(
         name=str(about.get("name", "")), uid=str(about.get("uid", "")), stage=stage, failing=failing, why=why,
-        ready=stage == READY, restarts=restarts, started=instant(_dict(_state(engine).get("running")).get("startedAt")),
+        ready=stage == READY, restarts=restarts,
+        started=instant(mapping(_state(engine).get("running")).get("startedAt")),
         node=str(spec.get("nodeName") or ""), engine=str(engine.get("name", "")), runs="running" in _state(engine),
         fetcher=fetcher if stage == DOWNLOAD and not failing else "", gpus=sum(map(_gpus, asked)), image=image,
         image_bytes=log.image_bytes, times=stage_times(pod, start, admitted),
@@ -149,18 +151,18 @@ def _progress(spec: Object, status: Object) -> tuple[str, bool, str]:
     if status.get("phase") == "Failed":
         said = status.get("message") or status.get("reason") or "the pod has failed"
         return PROCESS, True, _text(f"{status.get('reason') or 'Failed'}: {said}")
-    if any(each.get("name") == ADMISSION_GATE for each in _list(spec.get("schedulingGates"))):
+    if any(each.get("name") == ADMISSION_GATE for each in mappings(spec.get("schedulingGates"))):
         return QUEUE, False, "waiting for quota of its queue"
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
         return SCHEDULING, False, _scheduling(str(scheduled.get("message") or ""))
     if not spec.get("nodeName"):
         return SCHEDULING, False, ""
-    for each in _list(status.get("initContainerStatuses")):
+    for each in mappings(status.get("initContainerStatuses")):
         if (found := _of_init(each)) is not None:
             return found
-    engines = [each for each in _list(status.get("containerStatuses")) if _is_engine(each)]
-    others = [each for each in _list(status.get("containerStatuses")) if not _is_engine(each)]
+    engines = [each for each in mappings(status.get("containerStatuses")) if _is_engine(each)]
+    others = [each for each in mappings(status.get("containerStatuses")) if not _is_engine(each)]
     for each in [*engines, *others]:
         if (found := _of_container(each)) is not None:
             return found
@@ -172,13 +174,13 @@ def _of_init(status: Object) -> tuple[str, bool, str] | None:
     state = _state(status)
     if trouble := _trouble(status, DOWNLOAD):
         return trouble
-    ended = _dict(state.get("terminated"))
+    ended = mapping(state.get("terminated"))
     if "terminated" in state:
         failed = ended.get("exitCode") not in (0, None)
         return (DOWNLOAD, True, _ended(status, ended)) if failed else None
     if "running" in state:
         return None if status.get("started") else (DOWNLOAD, False, "")
-    reason = _dict(state.get("waiting")).get("reason")
+    reason = mapping(state.get("waiting")).get("reason")
     return (IMAGE if reason in {"ContainerCreating", "PodInitializing", None} else DOWNLOAD), False, ""
 
 
@@ -189,12 +191,12 @@ def _of_container(status: Object) -> tuple[str, bool, str] | None:
     if "waiting" in state:
         return IMAGE, False, ""
     if "terminated" in state:
-        return PROCESS, True, _ended(status, _dict(state["terminated"]))
+        return PROCESS, True, _ended(status, mapping(state["terminated"]))
     return None if status.get("ready") else (PROCESS, False, "")
 
 
 def _trouble(status: Object, stage: str) -> tuple[str, bool, str] | None:
-    waiting = _dict(_state(status).get("waiting"))
+    waiting = mapping(_state(status).get("waiting"))
     reason = str(waiting.get("reason") or "")
     if reason in _PULL:
         return (
@@ -205,7 +207,7 @@ def _trouble(status: Object, stage: str) -> tuple[str, bool, str] | None:
     if reason in _BROKEN:
         return IMAGE, True, _text(f"{status.get('name')} cannot be started: {waiting.get('message') or reason}")
     if reason == "CrashLoopBackOff":
-        last = _dict(_dict(status.get("lastState")).get("terminated"))
+        last = mapping(mapping(status.get("lastState")).get("terminated"))
         return stage, True, _ended(status, last)
     return None
 
@@ -239,7 +241,7 @@ def _has_run(status: Object) -> bool:
 
 
 def _gpus(container: Object) -> int:
-    asked = str(_dict(_dict(container.get("resources")).get("limits")).get(GPU) or "")
+    asked = str(mapping(mapping(container.get("resources")).get("limits")).get(GPU) or "")
     return int(asked) if asked.isdigit() else 0
 
 
@@ -248,20 +250,12 @@ def _fetches(status: Object) -> bool:
 
 
 def _state(status: Object) -> Object:
-    return _dict(status.get("state"))
+    return mapping(status.get("state"))
 
 
 def _condition(status: Object, kind: str) -> Object:
-    return next((each for each in _list(status.get("conditions")) if each.get("type") == kind), {})
+    return next((each for each in mappings(status.get("conditions")) if each.get("type") == kind), {})
 
 
 def _text(text: str) -> str:
     return shorten(printable(text), _LONGEST)
-
-
-def _dict(value: object) -> Object:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Object]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from modelberth.base.loose import mapping, mappings
 from modelberth.timeline.stages import PROCESS, READY, StageTime, StartUp
 
 QUEUE = "queue"
@@ -57,7 +58,7 @@ def stage_times(pod: Object, start: StartUp | None = None, admitted: float | Non
         if stage != _UNKNOWN:
             ended[stage] = ended.get(stage, 0.0) + max(0.0, over - begun)
     last, since = marks[-1]
-    ready = true_since(_dict(pod.get("status")), "Ready")
+    ready = true_since(mapping(pod.get("status")), "Ready")
     if last == PROCESS:
         _add_engine(ended, since, ready, start)
         since = start.since if start is not None and ready is None else since
@@ -77,34 +78,38 @@ def _add_engine(ended: dict[str, float], begun: float, ready: float | None, star
 
 def _marks(pod: Object, admitted: float | None) -> list[tuple[str, float]]:
     """When each stage began, in order; the last one is under way."""
-    created = instant(_dict(pod.get("metadata")).get("creationTimestamp"))
+    created = instant(mapping(pod.get("metadata")).get("creationTimestamp"))
     if created is None:
         return []
-    gated = any(each.get("name") == ADMISSION_GATE for each in _list(_dict(pod.get("spec")).get("schedulingGates")))
+    gated = any(
+        each.get("name") == ADMISSION_GATE for each in mappings(mapping(pod.get("spec")).get("schedulingGates"))
+    )
     marks = [(QUEUE if gated or admitted is not None else SCHEDULING, created)]
     if gated:
         return marks
     if admitted is not None:
         marks.append((SCHEDULING, max(created, admitted)))
-    scheduled = true_since(_dict(pod.get("status")), "PodScheduled")
+    scheduled = true_since(mapping(pod.get("status")), "PodScheduled")
     if scheduled is None:
         return marks
-    return marks + _containers(_dict(pod.get("status")), [(IMAGE, scheduled)])
+    return marks + _containers(mapping(pod.get("status")), [(IMAGE, scheduled)])
 
 
 def _containers(status: Object, marks: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    fetchers = [_dict(each.get("state")) for each in _list(status.get("initContainerStatuses")) if not _stays(each)]
+    fetchers = [
+        mapping(each.get("state")) for each in mappings(status.get("initContainerStatuses")) if not _stays(each)
+    ]
     begun = [instant(_ran(each).get("startedAt")) for each in fetchers if _ran(each)]
-    over = [instant(_dict(each.get("terminated")).get("finishedAt")) for each in fetchers]
+    over = [instant(mapping(each.get("terminated")).get("finishedAt")) for each in fetchers]
     if begun and begun[0] is not None:
         marks.append((DOWNLOAD, begun[0]))
         if None in over:
             return marks
         marks.append((IMAGE, max(each for each in over if each is not None)))
     engine = next(
-        (each for each in _list(status.get("containerStatuses")) if each.get("name") in ENGINE_CONTAINERS), {}
+        (each for each in mappings(status.get("containerStatuses")) if each.get("name") in ENGINE_CONTAINERS), {}
     )
-    started = instant(_ran(_dict(engine.get("state"))).get("startedAt"))
+    started = instant(_ran(mapping(engine.get("state"))).get("startedAt"))
     if started is None:
         return marks
     if engine.get("restartCount"):  # what was between is not its image alone: earlier runs
@@ -114,16 +119,16 @@ def _containers(status: Object, marks: list[tuple[str, float]]) -> list[tuple[st
 
 def _stays(status: Object) -> bool:
     """Whether an init container serves beside the engine (a sidecar): it fetches nothing."""
-    return bool(status.get("started")) and "running" in _dict(status.get("state"))
+    return bool(status.get("started")) and "running" in mapping(status.get("state"))
 
 
 def _ran(state: Object) -> Object:
-    return _dict(state.get("running") or state.get("terminated"))
+    return mapping(state.get("running") or state.get("terminated"))
 
 
 def true_since(status: Object, kind: str) -> float | None:
     """When a condition became true, in seconds since 1970; None where it is not, or nothing tells."""
-    for each in _list(status.get("conditions")):
+    for each in mappings(status.get("conditions")):
         if each.get("type") == kind and each.get("status") == "True":
             return instant(each.get("lastTransitionTime"))
     return None
@@ -136,11 +141,3 @@ def instant(text: object) -> float | None:
     except ValueError:
         return None
     return found.timestamp() if found.tzinfo else None
-
-
-def _dict(value: object) -> Object:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Object]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

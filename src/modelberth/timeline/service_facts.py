@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from modelberth.base.loose import mapping
 from modelberth.base.text import printable, shorten
 
 _CONTEXT = "--max-model-len"
@@ -31,14 +32,14 @@ class ServiceFacts:
 
 def service_facts(service: Object) -> ServiceFacts:
     """The facts of an InferenceService or LLMInferenceService."""
-    spec = _dict(service.get("spec"))
-    predictor = _dict(_dict(spec.get("predictor")).get("model"))
+    spec = mapping(service.get("spec"))
+    predictor = mapping(mapping(spec.get("predictor")).get("model"))
     if predictor:
-        path = predictor.get("storageUri") or _dict(predictor.get("storage")).get("path")
+        path = predictor.get("storageUri") or mapping(predictor.get("storage")).get("path")
         return ServiceFacts(_text(predictor.get("runtime")), _text(path), context_of(predictor.get("args")))
-    model = _dict(spec.get("model"))
-    containers = _dict(spec.get("template")).get("containers")
-    context = next((found for each in containers or [] if (found := context_of(_dict(each).get("args")))), "")
+    model = mapping(spec.get("model"))
+    containers = mapping(spec.get("template")).get("containers")
+    context = next((found for each in containers or [] if (found := context_of(mapping(each).get("args")))), "")
     return ServiceFacts("", _text(model.get("uri") or model.get("name")), context)
 
 
@@ -55,7 +56,3 @@ def context_of(arguments: object) -> str:
 
 def _text(value: object) -> str:
     return shorten(printable(str(value)), _LONGEST) if value else ""
-
-
-def _dict(value: object) -> Object:
-    return value if isinstance(value, Mapping) else {}

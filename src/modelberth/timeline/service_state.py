@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from modelberth.base.loose import mapping, mappings
 from modelberth.base.text import printable, shorten
 from modelberth.timeline.pod_state import PodLog, PodState, pod_state, progress
 from modelberth.timeline.pod_times import QUEUE, StageTimes, true_since
@@ -64,9 +65,14 @@ class ServiceState:
         return sum(each.gpus for each in self.pods)
 
     @property
-    def slowest(self) -> PodState | None:
-        """The pod that is told of: the one that fails, else the one that is least far."""
-        return _slowest(self.pods)
+    def key(self) -> tuple[str, str]:
+        """What tells it from others: an InferenceService and an LLMInferenceService may have one name."""
+        return self.kind, self.name
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it answers, or is stopped because somebody wants it so."""
+        return self.state in {"ready", "stopped"}
 
 
 def absent(name: str, namespace: str, kind: str = "InferenceService") -> ServiceState:
@@ -85,8 +91,8 @@ def service_state(
         workloads: of Kueue that belong to it.
         logs: what was read beside its pods, by their names.
     """
-    about, status, read = _dict(service.get("metadata")), _dict(service.get("status")), logs or {}
-    alive = [each for each in pods if not _dict(each.get("metadata")).get("deletionTimestamp")]
+    about, status, read = mapping(service.get("metadata")), mapping(service.get("status")), logs or {}
+    alive = [each for each in pods if not mapping(each.get("metadata")).get("deletionTimestamp")]
     states = tuple(pod_state(each, read.get(_name(each)), _admitted(each, workloads)) for each in alive)
     state, stage, why = _judged(service, states, workloads)
     slowest = _slowest(states)
@@ -100,7 +106,7 @@ def service_state(
 
 
 def _judged(service: Object, pods: Sequence[PodState], workloads: Sequence[Object]) -> tuple[State, str, str]:
-    about, status = _dict(service.get("metadata")), _dict(service.get("status"))
+    about, status = mapping(service.get("metadata")), mapping(service.get("status"))
     if about.get("deletionTimestamp"):
         waits = ", ".join(map(str, about.get("finalizers") or [])) or "its pods"
         return "terminating", "", _text(f"being deleted; waits for {waits}")
@@ -126,7 +132,7 @@ def _judged(service: Object, pods: Sequence[PodState], workloads: Sequence[Objec
 
 def _without_pods(status: Object) -> tuple[State, str, str]:
     message = _text(str(_ready(status).get("message") or ""))
-    failure = _dict(_dict(status.get("modelStatus")).get("lastFailureInfo")).get("message")
+    failure = mapping(mapping(status.get("modelStatus")).get("lastFailureInfo")).get("message")
     if failure:
         return "failing", "", _text(str(failure))
     return "progressing", "", message or "no pod yet"
@@ -143,54 +149,57 @@ def _why(pod: PodState, status: Object, workloads: Sequence[Object]) -> str:
 def _queue(workloads: Sequence[Object]) -> str:
     """What Kueue says of the quota that is missing."""
     for each in workloads:
-        for condition in _list(_dict(each.get("status")).get("conditions")):
+        for condition in mappings(mapping(each.get("status")).get("conditions")):
             if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
-                queue = _dict(each.get("spec")).get("queueName", "")
+                queue = mapping(each.get("spec")).get("queueName", "")
                 return _text(f"queue {queue}: {condition.get('message', '')}")
     return ""
 
 
 def _slowest(pods: Sequence[PodState]) -> PodState | None:
+    """The pod that is told of: the one that fails, else the one that is least far."""
     failing = next((each for each in pods if each.failing), None)
     return failing or min(pods, key=lambda each: (progress(each.stage), -(each.times.since or 0.0)), default=None)
 
 
 def _admitted(pod: Object, workloads: Sequence[Object]) -> float | None:
     """When Kueue let a pod go; None where it has no workload, or has not."""
-    about = _dict(pod.get("metadata"))
+    about = mapping(pod.get("metadata"))
     for each in workloads:
-        owners = _list(_dict(each.get("metadata")).get("ownerReferences"))
+        owners = mappings(mapping(each.get("metadata")).get("ownerReferences"))
         if any(owner.get("uid") == about.get("uid") or owner.get("name") == about.get("name") for owner in owners):
-            return true_since(_dict(each.get("status")), "Admitted")
+            return true_since(mapping(each.get("status")), "Admitted")
     return None
 
 
 def _is_stopped(service: Object) -> bool:
-    annotations = _dict(_dict(service.get("metadata")).get("annotations"))
-    spec = _dict(service.get("spec"))
-    replicas = _dict(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
+    annotations = mapping(mapping(service.get("metadata")).get("annotations"))
+    spec = mapping(service.get("spec"))
+    replicas = mapping(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
     return str(annotations.get(_STOP, "")).lower() == "true" or replicas == 0
 
 
 def _wanted(service: Object) -> int:
     """Pods that there must be at least; 1 where the service does not say."""
-    spec = _dict(service.get("spec"))
-    replicas = _dict(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
+    spec = mapping(service.get("spec"))
+    replicas = mapping(spec.get("predictor")).get("minReplicas", spec.get("replicas"))
     return max(1, replicas) if isinstance(replicas, int) else 1
 
 
 def _ready(status: Object) -> Object:
-    return next((each for each in _list(status.get("conditions")) if each.get("type") == "Ready"), {})
+    return next((each for each in mappings(status.get("conditions")) if each.get("type") == "Ready"), {})
 
 
 def _url(status: Object) -> str:
-    addresses = _list(status.get("addresses"))
-    url = status.get("url") or _dict(status.get("address")).get("url") or (addresses[0].get("url") if addresses else "")
+    addresses = mappings(status.get("addresses"))
+    url = (
+        status.get("url") or mapping(status.get("address")).get("url") or (addresses[0].get("url") if addresses else "")
+    )
     return _text(str(url or ""))
 
 
 def _name(document: Object) -> str:
-    return str(_dict(document.get("metadata")).get("name", ""))
+    return str(mapping(document.get("metadata")).get("name", ""))
 
 
 def _time(text: object) -> datetime | None:
@@ -202,11 +211,3 @@ def _time(text: object) -> datetime | None:
 
 def _text(text: str) -> str:
     return shorten(printable(text), _LONGEST)
-
-
-def _dict(value: object) -> Object:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Object]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []

@@ -29,6 +29,11 @@ def service_of(pod: Object) -> str:
     return ""
 
 
+def service_kind_of(pod: Object) -> str:
+    """Kind of the service that a pod belongs to, where it belongs to one."""
+    return "InferenceService" if (_about(pod).get("labels") or {}).get(_LABELS[0]) else "LLMInferenceService"
+
+
 def serving_pods(objects: Iterable[Object]) -> list[Object]:
     """The pods that belong to a service."""
     return [each for each in objects if each.get("kind") == "Pod" and service_of(each)]

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from modelberth.base.loose import mapping
 from modelberth.base.text import printable
 from modelberth.findings.diagnosis.finding import Diagnosis, Finding
+from modelberth.timeline.pod_state import GPU
 
-_GPU = "nvidia.com/gpu"
 _QUEUES = "MB-KUE-"
 _MOST = 6
 
@@ -23,8 +24,8 @@ def holders(workloads: Iterable[Object]) -> list[tuple[str, int]]:
     """Admitted workloads with GPUs, as `namespace/name` and how many, the largest first."""
     found = []
     for each in workloads:
-        about, status = _dict(each.get("metadata")), _dict(each.get("status"))
-        gpus = sum(_gpus(part) for part in _dict(status.get("admission")).get("podSetAssignments") or [])
+        about, status = mapping(each.get("metadata")), mapping(each.get("status"))
+        gpus = sum(_gpus(part) for part in mapping(status.get("admission")).get("podSetAssignments") or [])
         if gpus and not _is_finished(status):
             found.append((printable(f"{about.get('namespace', '')}/{about.get('name', '')}"), gpus))
     return sorted(found, key=lambda each: (-each[1], each[0]))
@@ -49,14 +50,10 @@ def _held(finding: Finding, text: str, total: int) -> Finding:
 
 
 def _gpus(assignment: object) -> int:
-    usage = str(_dict(_dict(assignment).get("resourceUsage")).get(_GPU) or "")
+    usage = str(mapping(mapping(assignment).get("resourceUsage")).get(GPU) or "")
     return int(usage) if usage.isdigit() else 0
 
 
 def _is_finished(status: Object) -> bool:
     conditions = status.get("conditions") or []
-    return any(_dict(each).get("type") == "Finished" and _dict(each).get("status") == "True" for each in conditions)
-
-
-def _dict(value: object) -> Object:
-    return value if isinstance(value, Mapping) else {}
+    return any(mapping(each).get("type") == "Finished" and mapping(each).get("status") == "True" for each in conditions)

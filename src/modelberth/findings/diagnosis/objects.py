@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from modelberth.base.loose import mapping, mappings
 from modelberth.base.text import printable
 from modelberth.findings.diagnosis.described import LINE, SOURCE
 from modelberth.findings.diagnosis.finding import Evidence
@@ -32,14 +33,6 @@ _SHOWN = 400
 _SCHEDULING = frozenset({"FailedScheduling", "NotTriggerScaleUp"})
 _BEFORE_START = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "ErrImagePull"})
 _STATES = ("waiting", "running", "terminated")
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _text(value: object) -> str:
@@ -71,7 +64,7 @@ class _Named:
 
 
 def _named(content: Object) -> _Named:
-    metadata = _dict(content.get("metadata"))
+    metadata = mapping(content.get("metadata"))
     return _Named(
         _text(content.get("kind")), _text(metadata.get("namespace")), _text(metadata.get("name")), content
     )  # fmt: skip
@@ -107,7 +100,7 @@ class Pods:
             return True
         if reason in _BEFORE_START and any(_has_run(each) for each in _statuses(pod)):
             return True
-        return reason in _SCHEDULING and bool(_dict(pod.get("spec")).get("nodeName"))
+        return reason in _SCHEDULING and bool(mapping(pod.get("spec")).get("nodeName"))
 
 
 _SETTLED = {
@@ -120,30 +113,30 @@ _SETTLED = {
 
 def _is_settled(each: _Named) -> bool:
     """Whether an object that is no pod is as it should be."""
-    status = _dict(each.content.get("status"))
+    status = mapping(each.content.get("status"))
     if each.kind in {"ReplicaSet", "Deployment"}:
         wanted = _whole(status.get("replicas"))
         return wanted > 0 and _whole(status.get("readyReplicas")) >= wanted
     if each.kind == "PersistentVolumeClaim":
         return status.get("phase") == "Bound"
     wanted_types = _SETTLED.get(each.kind, ())
-    true = {_text(one.get("type")) for one in _list(status.get("conditions")) if one.get("status") == "True"}
+    true = {_text(one.get("type")) for one in mappings(status.get("conditions")) if one.get("status") == "True"}
     return bool(wanted_types) and bool(true & set(wanted_types))
 
 
 def _statuses(pod: Object) -> list[Mapping[str, Any]]:
-    status = _dict(pod.get("status"))
-    return [*_list(status.get("initContainerStatuses")), *_list(status.get("containerStatuses"))]
+    status = mapping(pod.get("status"))
+    return [*mappings(status.get("initContainerStatuses")), *mappings(status.get("containerStatuses"))]
 
 
 def _has_run(status: Mapping[str, Any]) -> bool:
     """Whether a container has ever been started."""
-    states = (_dict(status.get("state")), _dict(status.get("lastState")))
+    states = (mapping(status.get("state")), mapping(status.get("lastState")))
     return any(state.get("running") or state.get("terminated") for state in states)
 
 
 def _is_ready(pod: Object) -> bool:
-    conditions = _list(_dict(pod.get("status")).get("conditions"))
+    conditions = mappings(mapping(pod.get("status")).get("conditions"))
     return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
 
 
@@ -184,14 +177,14 @@ def _candidate(signature: Signature, hits: Sequence[_Found], pods: Pods) -> Cand
 
 def _context(about: _Named, pods: Pods) -> dict[str, Value]:
     content = about.content
-    involved = _dict(content.get("involvedObject") or content.get("regarding"))
+    involved = mapping(content.get("involvedObject") or content.get("regarding"))
     kind, name = (_text(involved.get("kind")), _text(involved.get("name"))) if involved else (about.kind, about.name)
     namespace = about.namespace
     found = {"object": f"{kind} {name}", "namespace": namespace}
     if kind == "Pod":
         found["pod"] = name
         pod = content if about.kind == "Pod" else pods.by_name.get((namespace, name), {})
-        found["node"] = _text(_dict(pod.get("spec")).get("nodeName"))
+        found["node"] = _text(mapping(pod.get("spec")).get("nodeName"))
     return {key: Value(printable(text), printable(text)) for key, text in found.items() if text}
 
 
@@ -224,11 +217,11 @@ def _found(about: _Named, groups: dict[str, str], source: str, text: str, time: 
 
 def _event(wanted: EventMatch, event: _Named, pods: Pods) -> Iterator[_Found]:
     content = event.content
-    involved = _dict(content.get("involvedObject") or content.get("regarding"))
+    involved = mapping(content.get("involvedObject") or content.get("regarding"))
     message = _text(content.get("message") or content.get("note"))
     component = _text(content.get("reportingComponent") or content.get("reportingController"))
-    component = component or _text(_dict(content.get("source")).get("component"))
-    count = max(1, _whole(content.get("count")), _whole(_dict(content.get("series")).get("count")))
+    component = component or _text(mapping(content.get("source")).get("component"))
+    count = max(1, _whole(content.get("count")), _whole(mapping(content.get("series")).get("count")))
     kind, name = _text(involved.get("kind")), _text(involved.get("name"))
     namespace = _text(involved.get("namespace")) or event.namespace
     reason = _text(content.get("reason"))
@@ -250,7 +243,7 @@ def _event(wanted: EventMatch, event: _Named, pods: Pods) -> Iterator[_Found]:
 
 
 def _condition(wanted: ConditionMatch, about: _Named) -> Iterator[_Found]:
-    for each in _list(_dict(about.content.get("status")).get("conditions")):
+    for each in mappings(mapping(about.content.get("status")).get("conditions")):
         if each.get("type") != wanted.type or (wanted.status and each.get("status") != wanted.status):
             continue
         if wanted.reason and each.get("reason") != wanted.reason:
@@ -263,9 +256,9 @@ def _condition(wanted: ConditionMatch, about: _Named) -> Iterator[_Found]:
 
 
 def _container(wanted: ContainerMatch, pod: _Named) -> Iterator[_Found]:
-    status = _dict(pod.content.get("status"))
+    status = mapping(pod.content.get("status"))
     for init, key in ((True, "initContainerStatuses"), (False, "containerStatuses")):
-        for each in _list(status.get(key)):
+        for each in mappings(status.get(key)):
             if (wanted.init is not None and wanted.init != init) or (wanted.name and each.get("name") != wanted.name):
                 continue
             if _whole(each.get("restartCount")) < wanted.restarts:
@@ -279,7 +272,7 @@ def _container(wanted: ContainerMatch, pod: _Named) -> Iterator[_Found]:
 
 def _state(wanted: ContainerMatch, pod: _Named, status: Mapping[str, Any], key: str) -> _Found | None:
     for state in _STATES:
-        fields = _dict(_dict(status.get(key)).get(state))
+        fields = mapping(mapping(status.get(key)).get(state))
         if not fields or (wanted.state and state != wanted.state):
             continue
         if wanted.reason and fields.get("reason") != wanted.reason:
@@ -301,12 +294,12 @@ def _state(wanted: ContainerMatch, pod: _Named, status: Mapping[str, Any], key: 
 
 
 def _pod(wanted: PodMatch, pod: _Named) -> Iterator[_Found]:
-    status = _dict(pod.content.get("status"))
+    status = mapping(pod.content.get("status"))
     if (wanted.phase and status.get("phase") != wanted.phase) or (
         wanted.reason and status.get("reason") != wanted.reason
     ):
         return
-    gates = [_text(each.get("name")) for each in _list(_dict(pod.content.get("spec")).get("schedulingGates"))]
+    gates = [_text(each.get("name")) for each in mappings(mapping(pod.content.get("spec")).get("schedulingGates"))]
     if wanted.gate and wanted.gate not in gates:
         return
     message = _text(status.get("message"))
@@ -345,7 +338,7 @@ def last_words(objects: Iterable[Object]) -> Iterator[LastWords]:
             for status in _statuses(each.content) if not _is_ready(each.content) else ():
                 yield from _words_of(each, status)
         elif each.kind in ("InferenceService", "LLMInferenceService"):
-            info = _dict(_dict(_dict(each.content.get("status")).get("modelStatus")).get("lastFailureInfo"))
+            info = mapping(mapping(mapping(each.content.get("status")).get("modelStatus")).get("lastFailureInfo"))
             if message := _text(info.get("message")):
                 yield LastWords(f"{each.text}, last failure", "", "", message)
 
@@ -355,7 +348,7 @@ def _words_of(pod: _Named, status: Mapping[str, Any]) -> Iterator[LastWords]:
         return
     name = _text(status.get("name"))
     for key in ("state", "lastState"):
-        ended = _dict(_dict(status.get(key)).get("terminated"))
+        ended = mapping(mapping(status.get(key)).get("terminated"))
         message = _text(ended.get("message"))
         if message and ended.get("exitCode") != 0:
             yield LastWords(f"{pod.text}, last words of {name}", pod.name, name, message)

@@ -117,7 +117,7 @@ class Start:
     has_engine: bool = False
     has_banner: bool = False
     banner_of: str = ""
-    arguments_of: tuple[str, ...] = ()
+    arguments_of: str | None = None
 
     @property
     def state(self) -> State:
@@ -233,9 +233,9 @@ class Stream:
             now.has_banner, now.banner_of = True, process
         elif text.startswith(_ARGUMENTS):
             # Since 0.15 the banner is drawn in blocks; a process that says its arguments again has started again.
-            if over or now.arguments_of == (process,):
+            if over or now.arguments_of == process:
                 now = self._next()
-            now.arguments_of = (process,)
+            now.arguments_of = process
         elif text.startswith(known.engine):
             if now.has_engine and now.state in ("ready", "failed", "stopped"):
                 now = self._next()

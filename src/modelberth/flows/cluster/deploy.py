@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from modelberth.adapters.kubernetes_api import Cluster, Document, Ref, dropped_fields
 from modelberth.adapters.kubernetes_api.kinds import NAMESPACES
 from modelberth.base.errors import BerthError, Conflict, DoesNotFit, Interrupted, NotReady, PrerequisiteMissing
+from modelberth.findings.diagnosis.belonging import SERVICE_KINDS
 from modelberth.flows.cluster.comparison import Compared, compare
 from modelberth.flows.cluster.diagnose import diagnose_services
 from modelberth.flows.cluster.doctor import preflight
@@ -38,7 +39,6 @@ from modelberth.timeline.stages import StageTime
 DEFAULT_TIMEOUT = 3600.0
 _FAILING_SECONDS = 120.0
 """A service that fails for so long is given up: the kubelet has tried it three times or more by then."""
-_SERVICE_KINDS = frozenset({"InferenceService", "LLMInferenceService"})
 _JOB_PARTS = frozenset({"Job", "ConfigMap"})
 Confirm = Callable[[Sequence[Compared]], bool]
 
@@ -243,7 +243,7 @@ class _Run:
 
     def _not_ready(self, outcome: Outcome) -> NotReady:
         """What is not ready, where it stands, and what a diagnosis says of it."""
-        late = [each for each in outcome.states if each.state not in {"ready", "stopped"}]
+        late = [each for each in outcome.states if not each.is_settled]
         lines = [
             f"{each.name}: {each.state} in {each.stage or 'no stage'}{': ' + each.why if each.why else ''}"
             for each in late
@@ -307,7 +307,7 @@ class _Run:
     def _roll_back(self) -> None:
         """The services that this deployment changed become what they were; those that it created go. Weights stay."""
         for each in self._result.objects:
-            if each.ref.kind.kind not in _SERVICE_KINDS or each.outcome == "unchanged":
+            if each.ref.kind.kind not in SERVICE_KINDS or each.outcome == "unchanged":
                 continue
             try:
                 if each.live is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from modelberth.adapters.kubernetes_api import Document
-from modelberth.findings.diagnosis.belonging import SERVICE_KINDS, service_of
+from modelberth.findings.diagnosis.belonging import SERVICE_KINDS, service_kind_of, service_of
 from modelberth.timeline.pod_state import GPU
 
 _KEPT_OF_POD = ("nodeName", "schedulingGates")
@@ -182,11 +182,7 @@ class Objects:
 def key_of_pod(pod: Document) -> ServiceKey | None:
     """The service that a pod belongs to."""
     name = service_of(pod)
-    if not name:
-        return None
-    labels = pod["metadata"].get("labels") or {}
-    ours = "serving.kserve.io/inferenceservice" in labels
-    return ServiceKey("InferenceService" if ours else "LLMInferenceService", name)
+    return ServiceKey(service_kind_of(pod), name) if name else None
 
 
 def _owners(document: Document) -> set[str]:

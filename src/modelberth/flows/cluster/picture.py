@@ -152,13 +152,12 @@ class Picture:
         text = ", ".join(f"{name.partition('/')[2]} ({gpus})" for name, gpus in held[:_MOST_HOLDERS])
         return f"; GPUs of this queue are held by {text}{more}"
 
-    def read_stages(self, names: list[str] | None = None) -> bool:
-        """Read on what pods that start say of it; whether anything is another now."""
+    def read_stages(self, names: list[str] | None = None) -> None:
+        """Read on what pods that start say of it."""
         states = self.states(names)
-        of_pod = {pod.name: ServiceKey(state.kind, state.name) for state in states for pod in state.pods}
+        of_pod = {pod.name: ServiceKey(*state.key) for state in states for pod in state.pods}
         changed = self._logs.read(pod for state in states for pod in state.pods)
         self._objects.changed |= {of_pod[name] for name in changed}
-        return bool(changed)
 
 
 @contextmanager

@@ -68,6 +68,6 @@ def planned_starts(found: Iterable[Service]) -> dict[str, PlannedStart]:
         if each.variant.weights_size is not None:
             weights = parse_bytes(each.variant.weights_size)
             moved = IMAGE if isinstance(each.weights, OciAddress) else DOWNLOAD
-            stages = {moved: moving_seconds(weights), WEIGHTS: moving_seconds(weights)}
+            stages = dict.fromkeys((moved, WEIGHTS), moving_seconds(weights))
             planned[each.name] = PlannedStart(start_seconds(weights), stages)
     return planned

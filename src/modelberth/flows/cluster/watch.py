@@ -34,8 +34,8 @@ class Outcome:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every service answers, or is stopped because somebody wants it so."""
-        return bool(self.states) and all(each.state in {"ready", "stopped"} for each in self.states)
+        """Whether there are services, and all are settled."""
+        return _all_settled(self.states)
 
 
 def current(
@@ -81,7 +81,7 @@ def follow(
                 seen.read_stages(waiting.names)
                 next_look = now + _LOOK_SECONDS
             states = waiting.take(seen, on_states, now)
-            done = bool(states) and all(each.state in {"ready", "stopped"} for each in states) and not for_ever
+            done = _all_settled(states) and not for_ever
             late = timeout is not None and now - begun >= timeout
             if done or late or waiting.given_up:
                 return Outcome(tuple(states), late and not done, now - begun, _stages(states))
@@ -99,7 +99,7 @@ class _Waiting:
         self._fail_after = fail_after
         self._told: object = None
         self._failing: dict[tuple[str, str], float] = {}
-        self._seen: dict[tuple[str, str], ServiceState] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     def take(self, seen: Picture, on_states: OnStates, now: float) -> list[ServiceState]:
         states = seen.states(self.names)
@@ -109,9 +109,7 @@ class _Waiting:
         if summary != self._told:
             self._told = summary
             on_states(shown, seen)
-        self._failing = {
-            _key(each): self._failing.get(_key(each), now) for each in states if each.state == "failing"
-        }  # fmt: skip
+        self._failing = {each.key: self._failing.get(each.key, now) for each in states if each.state == "failing"}
         if self._fail_after is not None:
             self.given_up = any(now - since >= self._fail_after for since in self._failing.values())
         return states
@@ -120,13 +118,13 @@ class _Waiting:
         """Services of the namespace that were there before; those that are named are told as absent anyway."""
         if self.names is not None:
             return []
-        now = {_key(each): each for each in states}
+        now = {each.key for each in states}
         self._seen |= now
-        return [absent(name, seen.namespace, kind) for kind, name in self._seen.keys() - now.keys()]
+        return [absent(name, seen.namespace, kind) for kind, name in self._seen - now]
 
 
-def _key(state: ServiceState) -> tuple[str, str]:
-    return (state.kind, state.name)
+def _all_settled(states: Sequence[ServiceState]) -> bool:
+    return bool(states) and all(each.is_settled for each in states)
 
 
 def _stages(states: Sequence[ServiceState]) -> dict[str, tuple[StageTime, ...]]:
