@@ -6,11 +6,11 @@ import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
+from modelberth.adapters.openai_answers import Answer, OfferedModel, StreamedAnswer, ToolCall
 from modelberth.adapters.transport import tls_context
 from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import AuthError, IntegrityError, NotReady, RemoteUnavailable
@@ -24,69 +24,6 @@ _EXCERPT_FROM = 4096
 _CONNECT_SECONDS = 5.0
 _MALFORMED = (TypeError, KeyError, IndexError, AttributeError, ValueError, RecursionError)
 """What reading a document of another form than promised ends with."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said.
-
-    Attributes:
-        text: the answer.
-        finish_reason: `stop`, `length`, ...; empty where the endpoint gave none.
-        tokens: completion tokens as the endpoint counts them; 0 where it does not say.
-    """
-
-    text: str
-    finish_reason: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class StreamedAnswer:
-    """A streamed answer and its times.
-
-    Attributes:
-        answer: put together from the pieces.
-        first_seconds: from the request to the first piece of text.
-        total_seconds: from the request to the last.
-        pieces: events that carried text.
-        gaps: seconds between each of them and the next.
-    """
-
-    answer: Answer
-    first_seconds: float
-    total_seconds: float
-    pieces: int
-    gaps: tuple[float, ...] = ()
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Completion tokens over the whole time of the request, as its client lives it; 0 where it is not known.
-
-        Not the rate after the first piece: on a busy machine all pieces can arrive in one burst.
-        """
-        return self.answer.tokens / self.total_seconds if self.total_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class OfferedModel:
-    """A model that an endpoint offers.
-
-    Attributes:
-        name: to ask for it.
-        max_model_len: longest request in tokens; None where the endpoint does not say.
-    """
-
-    name: str
-    max_model_len: int | None
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that a model wants made: the tool's name, and its arguments as JSON text."""
-
-    name: str
-    arguments: str
 
 
 Message = Mapping[str, str]
@@ -277,7 +214,7 @@ class Endpoint:
         """The JSON events of a server-sent stream, until `[DONE]`."""
         with self._errors(path), self._client.stream("POST", path, json=body) as response:
             if response.status_code != httpx2.codes.OK:
-                raise self._refused(path, response.status_code, self._read(response).decode(errors="replace"))
+                raise self._refused(path, response.status_code, self._read(path, response).decode(errors="replace"))
             for line in self._lines(path, response):
                 if not line.startswith(b"data:"):
                     continue
@@ -295,35 +232,36 @@ class Endpoint:
 
     def _lines(self, path: str, response: httpx2.Response) -> Iterator[bytes]:
         """The lines of a stream; one that has no end is refused before it fills the memory."""
-        begun, rest = self._clock(), b""
-        for chunk in response.iter_bytes():
+        rest = b""
+        for chunk in self._timely(path, response):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
             if len(rest) > _MAX_EVENT:
                 raise self._unexpected(path, f"events of up to {_MAX_EVENT:,} bytes", rest[:_EXCERPT_FROM])
-            self._must_end(path, begun)
         if rest:
             yield rest
 
-    def _read(self, response: httpx2.Response) -> bytes:
+    def _read(self, path: str, response: httpx2.Response) -> bytes:
         """A body, as far as anybody looks at it."""
-        begun, pieces, size = self._clock(), [], 0
-        for chunk in response.iter_bytes():
-            pieces.append(chunk)
-            size += len(chunk)
-            if size > _MAX_BODY:
+        content = bytearray()
+        for chunk in self._timely(path, response):
+            content += chunk
+            if len(content) > _MAX_BODY:
                 break
-            self._must_end(response.url.path, begun)
-        return b"".join(pieces)[:_MAX_BODY]
+        return bytes(content[:_MAX_BODY])
 
-    def _must_end(self, path: str, begun: float) -> None:
-        if self._clock() - begun > self._longest:
-            why = f"something came all the time, for {self._longest:.0f} s"
-            raise NotReady("the endpoint's answer does not end", where=self.url + path, why=why)
+    def _timely(self, path: str, response: httpx2.Response) -> Iterator[bytes]:
+        """A body in pieces, until it has taken too long."""
+        begun = self._clock()
+        for chunk in response.iter_bytes():
+            yield chunk
+            if self._clock() - begun > self._longest:
+                why = f"something came all the time, for {self._longest:.0f} s"
+                raise NotReady("the endpoint's answer does not end", where=self.url + path, why=why)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         with self._errors(path), self._client.stream(method, path, json=body) as response:
-            return response.status_code, self._read(response)
+            return response.status_code, self._read(path, response)
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         status, content = self._ask(method, path, body)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -227,16 +227,15 @@ class Wire:
         connection = known.get(key)
         if connection is None:
             connection = self._new_connection(*key)
-            try:
+            with ExitStack() as failed:
+                failed.callback(connection.close)
                 connection.connect()
                 connection.auto_open = 0
                 with self._lock:
                     if self._closed.is_set():
                         raise Cancelled
                     self._open[connection] = threading.current_thread()
-            except BaseException:
-                connection.close()
-                raise
+                failed.pop_all()
             known[key] = connection
         return connection
 

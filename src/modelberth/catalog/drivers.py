@@ -18,7 +18,7 @@ def driver_trouble(kind: str, version: str, driver: int) -> tuple[str, str] | No
     image = facts["platforms"].get(kind, {}).get(version)
     if image is None:
         return None
-    needed = int(facts["minimumDriver"][str(image["cuda"])])
+    needed = _needed_for(image["cuda"])
     if driver < needed:
         return (
             f"driver {driver} is too old for the engine's CUDA {image['cuda']}, which needs {needed}",
@@ -41,12 +41,16 @@ def release_trouble(vllm: str, driver: int) -> tuple[str, str] | None:
         driver: its major version, as 570.
     """
     release = rules_for(vllm).release
-    facts = load("drivers")
-    cuda = next((each["cuda"] for each in reversed(facts["releases"]) if within(release, each["since"], None)), None)
-    if cuda is None or driver >= int(facts["minimumDriver"][str(cuda)]):
+    releases = reversed(load("drivers")["releases"])
+    cuda = next((each["cuda"] for each in releases if within(release, each["since"], None)), None)
+    if cuda is None or driver >= _needed_for(cuda):
         return None
-    needed = facts["minimumDriver"][str(cuda)]
     return (
-        f"driver {driver} is too old for vLLM {vllm}, which is built for CUDA {cuda} and needs {needed}",
+        f"driver {driver} is too old for vLLM {vllm}, which is built for CUDA {cuda} and needs {_needed_for(cuda)}",
         "set driver.version of the ClusterPolicy, or take an image that is built for the driver's CUDA",
     )
+
+
+def _needed_for(cuda: int) -> int:
+    """The oldest driver, by its major version, that runs a major version of CUDA."""
+    return int(load("drivers")["minimumDriver"][str(cuda)])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from modelberth.adapters.kubernetes_api import Target
-    from modelberth.adapters.openai_api import StreamedAnswer
+    from modelberth.adapters.openai_answers import StreamedAnswer
     from modelberth.base.errors import BerthError
     from modelberth.flows.conversation import Partner, Round
 

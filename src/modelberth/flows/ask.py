@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from modelberth.adapters.openai_api import Endpoint, StreamedAnswer
+from modelberth.adapters.openai_answers import StreamedAnswer
+from modelberth.adapters.openai_api import Endpoint
 from modelberth.base.text import printable
 
 DEFAULT_PROMPTS = (

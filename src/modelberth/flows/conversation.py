@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from modelberth.adapters.kubernetes_api import Target, connect
-from modelberth.adapters.openai_api import Endpoint, Message, StreamedAnswer
+from modelberth.adapters.openai_answers import StreamedAnswer
+from modelberth.adapters.openai_api import Endpoint, Message
 from modelberth.base.errors import BerthError, IntegrityError
 from modelberth.base.text import printable
 from modelberth.flows.cluster.verify_service import reached

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelberth.adapters.openai_api import Answer, Endpoint
+from modelberth.adapters.openai_answers import Answer
+from modelberth.adapters.openai_api import Endpoint
 from modelberth.base.clock import Stopwatch
 from modelberth.base.errors import BerthError, IntegrityError
 from modelberth.base.text import printable, shorten

@@ -14,7 +14,8 @@ from statistics import median, quantiles
 from urllib.parse import urlsplit
 
 from modelberth.adapters.at_once import at_once
-from modelberth.adapters.openai_api import Endpoint, OfferedModel, StreamedAnswer, ToolCall
+from modelberth.adapters.openai_answers import OfferedModel, StreamedAnswer, ToolCall
+from modelberth.adapters.openai_api import Endpoint
 from modelberth.base.errors import BerthError, IntegrityError, NotReady, UsageError
 from modelberth.base.text import printable, shorten
 from modelberth.flows.token_file import read_token

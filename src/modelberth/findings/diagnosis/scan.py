@@ -9,7 +9,7 @@ is passed over for its beginning alone.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -33,8 +33,8 @@ _LEVELS = (b"INFO", b"DEBUG", b"WARN")
 _SHORT = 56
 """Shapes up to this length come again; only longer ones are told by their heads."""
 
-_MANY, _FEW = 64 * 1024, 16
-"""Bytes and needles from which on it is worth while to ask first whether the words of a needle are there at all."""
+_MANY = 64 * 1024
+"""Bytes from which on it is worth while to ask first whether the words of a needle are there at all."""
 Needle = tuple[bytes, frozenset[bytes], tuple[bytes, ...]]
 """A text that a shape must have, its whole words, and the pieces of words at its ends."""
 
@@ -152,11 +152,9 @@ class Scanner:
             if shape not in known:
                 known[shape] = 0
                 (plain if self._begins_as_none(shape, lines[offset]) else fresh).append(shape)
-        _mark(known, fresh, self._sought.needles, _NEEDLE)
-        _mark(known, fresh, self._sought.errors, _ERROR)
-        _mark(known, fresh, self._sought.access, _ACCESS)
-        _mark(known, plain, self._sought.open_needles, _NEEDLE)
-        _mark(known, plain, self._sought.access, _ACCESS)
+        access = (self._sought.access, _ACCESS)
+        _mark(known, fresh, (self._sought.needles, _NEEDLE), (self._sought.errors, _ERROR), access)
+        _mark(known, plain, (self._sought.open_needles, _NEEDLE), access)
         return [shape for shape in (*fresh, *plain) if len(shape) > _LONGEST_SHAPE]
 
     def _begins_as_none(self, shape: bytes, line: bytes) -> bool:
@@ -221,7 +219,7 @@ def _needle(text: bytes) -> Needle:
     return text, frozenset(each for each in further[:-1] if each), tuple(each for each in ends if each)
 
 
-def _mark(known: dict[bytes, int], shapes: list[bytes], needles: Sequence[Needle], kind: int) -> None:
+def _mark(known: dict[bytes, int], shapes: list[bytes], *sought: tuple[Sequence[Needle], int]) -> None:
     """Note which shapes have one of the needles: all are searched at once, each needle in one sweep."""
     if not shapes:
         return
@@ -230,18 +228,24 @@ def _mark(known: dict[bytes, int], shapes: list[bytes], needles: Sequence[Needle
     for shape in shapes:
         begins.append(position)
         position += len(shape) + 1
-    many = position > _MANY and len(needles) > _FEW
-    words = set(whole.replace(b"\n", b" ").split(b" ")) if many else set()
+    large = position > _MANY
+    words = set(whole.replace(b"\n", b" ").split(b" ")) if large else set()
     each_once = b" ".join(words)
-    for needle, middle, ends in needles:
-        # Text repeats its words: a look at each of them once tells of most needles that they are not there.
-        if many and not (middle <= words and all(end in each_once for end in ends)):
-            continue
-        at = whole.find(needle)
-        while at >= 0:
-            row = bisect_right(begins, at) - 1
-            known[shapes[row]] |= kind
-            at = whole.find(needle, begins[row + 1]) if row + 1 < len(begins) else -1
+    for needles, kind in sought:
+        for needle, middle, ends in needles:
+            # Text repeats its words: a look at each of them once tells of most needles that they are not there.
+            if not large or (middle <= words and all(end in each_once for end in ends)):
+                for row in _rows(whole, begins, needle):
+                    known[shapes[row]] |= kind
+
+
+def _rows(whole: bytes, begins: Sequence[int], needle: bytes) -> Iterator[int]:
+    """Which shapes have a needle, by the places at which they begin."""
+    at = whole.find(needle)
+    while at >= 0:
+        row = bisect_right(begins, at) - 1
+        yield row
+        at = whole.find(needle, begins[row + 1]) if row + 1 < len(begins) else -1
 
 
 def _agree(message: bytes, beginning: bytes) -> bool:
