@@ -41,7 +41,7 @@ def command(spec: Path, *, target: Target, exit_code: bool, form: str) -> int:
 
     read = read_spec_file(spec)
     namespace = target.namespace or read.stack.metadata.namespace
-    wanted = [each for each in stack_tree(read.stack, spec_path=str(spec)).objects if each["kind"] != "Application"]
+    wanted = stack_tree(read.stack, spec_path=str(spec)).applied
     with connect(replace(target, namespace=namespace)) as cluster:
         compared = compare(cluster, wanted)
         over = left_over(cluster, read.stack.metadata.name, namespace, wanted)

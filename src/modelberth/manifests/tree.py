@@ -67,6 +67,11 @@ class Tree:
     notes: tuple[str, ...]
     objects: tuple[Manifest, ...]
 
+    @property
+    def applied(self) -> tuple[Manifest, ...]:
+        """Those of them that are applied by hand: all but what Argo CD would do it with."""
+        return tuple(each for each in self.objects if each["kind"] != "Application")
+
 
 @dataclass(frozen=True)
 class _Part:

@@ -111,8 +111,7 @@ def deploy(
         Conflict: fields belong to others, or somebody else deploys this stack.
         NotReady: services were not ready in time, or do not answer as they should.
     """
-    tree = stack_tree(spec.stack, spec_path=str(spec.path))
-    objects = [each for each in tree.objects if each["kind"] != "Application"]
+    objects = stack_tree(spec.stack, spec_path=str(spec.path)).applied
     jobs = [list(each.objects) for each in uploads(spec.stack)] if request.ship else []
     _require_namespace(cluster, request.namespace)
     require(

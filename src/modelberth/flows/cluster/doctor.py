@@ -45,11 +45,8 @@ def examine(cluster: Cluster, namespace: str, stack: Stack | None, spec_path: st
         AuthError, RemoteUnavailable: the cluster cannot be asked at all.
     """
     about = Checked("API server", "ok", f"{cluster.server}, {cluster.version()}, as {cluster.user}")
-    objects = stack_tree(stack, spec_path=spec_path).objects if stack else ()
-    wanted = Wanted(
-        cluster, namespace, stack, services(stack) if stack else (),
-        [each for each in objects if each["kind"] != "Application"],
-    )  # fmt: skip
+    objects = stack_tree(stack, spec_path=spec_path).applied if stack else ()
+    wanted = Wanted(cluster, namespace, stack, services(stack) if stack else (), objects)
     return [about, *_made(wanted, _ALWAYS if stack is None else _OF_STACK)]
 
 

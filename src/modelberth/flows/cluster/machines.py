@@ -10,13 +10,13 @@ from modelberth.base.clock import Clock, monotonic
 from modelberth.base.errors import NotReady, PrerequisiteMissing
 from modelberth.flows.progress import Listener, Note
 from modelberth.manifests.machine_sets import machine_sets
+from modelberth.manifests.nodes import PRODUCT_LABEL
+from modelberth.manifests.resources import GPU
 from modelberth.spec.cluster import Pool
 from modelberth.spec.services import services
 from modelberth.spec.stack import Stack
 
 _LOOK_SECONDS = 5.0
-_GPU = "nvidia.com/gpu"
-_PRODUCT = "nvidia.com/gpu.product"
 
 
 def scale_up(cluster: Cluster, stack: Stack, timeout: float, listener: Listener, clock: Clock = monotonic) -> None:
@@ -75,6 +75,6 @@ def _gpus(cluster: Cluster) -> dict[str, int]:
             each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or []
         )
         if ready:
-            product = str((node["metadata"].get("labels") or {}).get(_PRODUCT, ""))
-            found[product] = found.get(product, 0) + int((status.get("allocatable") or {}).get(_GPU) or 0)
+            product = str((node["metadata"].get("labels") or {}).get(PRODUCT_LABEL, ""))
+            found[product] = found.get(product, 0) + int((status.get("allocatable") or {}).get(GPU) or 0)
     return found

@@ -8,37 +8,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from modelberth.adapters.kubernetes_api import Document
-from modelberth.adapters.kubernetes_api.kinds import NODES, PODS
+from modelberth.adapters.kubernetes_api.kinds import PODS
 from modelberth.base.errors import DoesNotFit, PrerequisiteMissing
 from modelberth.base.units import format_decimal, parse_bytes
 from modelberth.catalog.drivers import driver_trouble, release_trouble
 from modelberth.catalog.platforms import platform
 from modelberth.flows.cluster.preflight.checked import Checked, Wanted, failed, labels_of
 from modelberth.flows.cluster.quantities import quantity
+from modelberth.manifests.nodes import PRODUCT_LABEL
+from modelberth.manifests.resources import GPU
 from modelberth.sizing.storage import advise
 from modelberth.spec.addresses import OciAddress
 from modelberth.spec.cluster import Pool
 from modelberth.spec.services import Service
-from modelberth.timeline.pod_state import GPU
 
-_PRODUCT = "nvidia.com/gpu.product"
 _DRIVER = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.major")
 _MOST_NODES = 4
 
 
 def gpus(wanted: Wanted) -> Iterator[Checked]:
     """Cards of each pool: wanted, free and there; without a stack, those of the cluster."""
-    nodes = [each for each in wanted.cluster.list(NODES).items if labels_of(each).get(_PRODUCT)]
+    nodes = [each for each in wanted.nodes if labels_of(each).get(PRODUCT_LABEL)]
     taken = _taken(wanted)
     if wanted.stack is None:
-        for product in sorted({labels_of(each)[_PRODUCT] for each in nodes}):
-            total, free = _count([each for each in nodes if labels_of(each)[_PRODUCT] == product], taken)
+        for product in sorted({labels_of(each)[PRODUCT_LABEL] for each in nodes}):
+            total, free = _count([each for each in nodes if labels_of(each)[PRODUCT_LABEL] == product], taken)
             yield Checked("GPUs", "ok", f"{product}: {free} of {total} free")
         if not nodes:
             yield Checked("GPUs", "warning", "no node says that it has any", "is the GPU operator installed?")
         return
     for pool in wanted.stack.pools:
-        yield from _pool(wanted, pool, [each for each in nodes if labels_of(each)[_PRODUCT] == pool.gpu], taken)
+        yield from _pool(wanted, pool, wanted.nodes_of(pool), taken)
 
 
 def _pool(wanted: Wanted, pool: Pool, nodes: Sequence[Document], taken: Mapping[str, int]) -> Iterator[Checked]:
@@ -89,31 +89,33 @@ def _taken(wanted: Wanted) -> dict[str, int]:
 
 
 def _count(nodes: Sequence[Document], taken: Mapping[str, int]) -> tuple[int, int]:
-    total = sum(int(quantity((each.get("status") or {}).get("allocatable", {}).get(GPU))) for each in nodes)
+    total = sum(int(_allocatable(each, GPU)) for each in nodes)
     return total, total - sum(taken.get(str(each["metadata"]["name"]), 0) for each in nodes)
+
+
+def _allocatable(node: Document, resource: str) -> float:
+    return quantity((node.get("status") or {}).get("allocatable", {}).get(resource))
 
 
 def disks(wanted: Wanted) -> Iterator[Checked]:
     """Each node of a pool against what a service writes to its disk, in bytes."""
-    nodes = wanted.cluster.list(NODES).items
     for each in wanted.services:
-        of_pool = [node for node in nodes if labels_of(node).get(_PRODUCT) == each.pool.gpu]
+        nodes = wanted.nodes_of(each.pool)
         if each.variant.weights_size is None:
             text = f"{each.name}: not compared: the variant declares no weightsSize"
             yield Checked("node disks", "ok", text)
-        elif of_pool:
-            yield _disk(each, parse_bytes(each.variant.weights_size), of_pool)
+        elif nodes:
+            yield _disk(each, parse_bytes(each.variant.weights_size), nodes)
 
 
 def _disk(service: Service, weights: int, nodes: Sequence[Document]) -> Checked:
     """An image needs its peak while it is pulled (all of it unpacked, and layers in flight); a download its files."""
     image = isinstance(service.weights, OciAddress)
     needed = advise(weights, None).image_peak_bytes if image else weights
-    what = f"an image of {format_decimal(weights)} takes {format_decimal(needed)} while it is pulled" if image else (
-        f"{format_decimal(weights)} of weights"
-    )  # fmt: skip
-    rooms = {str(node["metadata"]["name"]): int(quantity((node.get("status") or {}).get("allocatable", {})
-                                                         .get("ephemeral-storage"))) for node in nodes}  # fmt: skip
+    what = f"{format_decimal(weights)} of weights"
+    if image:
+        what = f"an image of {format_decimal(weights)} takes {format_decimal(needed)} while it is pulled"
+    rooms = {str(node["metadata"]["name"]): int(_allocatable(node, "ephemeral-storage")) for node in nodes}
     small = {name: needed - room for name, room in rooms.items() if room < needed}
     if not small:
         return Checked("node disks", "ok", f"{service.name}: {what}, {format_decimal(min(rooms.values()))} on the "

@@ -16,7 +16,6 @@ from modelberth.base.text import printable
 from modelberth.catalog.platforms import platform
 from modelberth.flows.cluster.preflight.checked import Checked, Wanted, failed
 
-_SUBSCRIPTIONS = Kind("operators.coreos.com/v1alpha1", "ClusterServiceVersion")
 _DEPLOYMENTS = Kind("apps/v1", "Deployment")
 _POLICIES = Kind("nvidia.com/v1", "ClusterPolicy")
 _CONTROLLER = "kserve-controller-manager"
@@ -78,7 +77,7 @@ def openshift_ai(wanted: Wanted) -> Iterator[Checked]:
     declared = wanted.stack.platform if wanted.stack else None
     if declared is None or declared.kind != "rhoai":
         return
-    for name in _subscribed(wanted):
+    for name in wanted.operators:
         if name.startswith("rhods-operator."):
             there = name.removeprefix("rhods-operator.").lstrip("v")
             if _minor(there) == declared.version:
@@ -93,7 +92,7 @@ def gpu_operator(wanted: Wanted) -> Iterator[Checked]:
     """NVIDIA's operator: its version, and whether its policy has come true on the nodes."""
     if not wanted.cluster.serves(_POLICIES):
         return
-    versions = [match["version"] for name in _subscribed(wanted) if (match := _GPU_OPERATOR.fullmatch(name))]
+    versions = [match["version"] for name in wanted.operators if (match := _GPU_OPERATOR.fullmatch(name))]
     operator = f"version {versions[0]}, " if versions else ""
     policies = wanted.cluster.list(_POLICIES).items
     if not policies:
@@ -110,13 +109,3 @@ def gpu_operator(wanted: Wanted) -> Iterator[Checked]:
             text += f": {printable(why)}" if why else ""
             fix = f"oc describe clusterpolicy {name}; drivers are installed on new nodes for some minutes"
             yield Checked("GPU operator", "warning", text, fix)
-
-
-def _subscribed(wanted: Wanted) -> list[str]:
-    """Names of the operators that OLM has installed; none where it is not there, or may not be seen."""
-    if not wanted.cluster.serves(_SUBSCRIPTIONS):
-        return []
-    try:
-        return [str(each["metadata"]["name"]) for each in wanted.cluster.list(_SUBSCRIPTIONS).items]
-    except AuthError:
-        return []

@@ -8,7 +8,7 @@ from modelberth.adapters.kubernetes_api import Document, Kind, Ref
 from modelberth.base.errors import DoesNotFit, PrerequisiteMissing
 from modelberth.flows.cluster.preflight.checked import Checked, Wanted, failed
 from modelberth.flows.cluster.quantities import quantity
-from modelberth.timeline.pod_state import GPU
+from modelberth.manifests.resources import GPU
 
 
 def queue(wanted: Wanted) -> Iterator[Checked]:

@@ -20,11 +20,11 @@ from modelberth.base.units import format_decimal
 from modelberth.flows.cluster.preflight.checked import Checked, Wanted, failed
 from modelberth.flows.deliveries import manifest_in_s3
 from modelberth.flows.places import PlaceOptions, Places
-from modelberth.manifests.storage import endpoint, pull_secrets, storage_key
+from modelberth.manifests.storage import ACCESS_KEY, SECRET_KEY, endpoint, pull_secrets, storage_key
 from modelberth.spec.addresses import OciAddress, S3Address
 from modelberth.spec.services import Service
 
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_KEYS = (ACCESS_KEY, SECRET_KEY)
 _PULL_TYPES = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 _STALL_SECONDS = 10.0
 
@@ -43,7 +43,7 @@ def _of_store(wanted: Wanted) -> Iterator[Checked]:
     name = storage_key(wanted.stack) if wanted.stack else None
     if name is None or name in _rendered(wanted):
         return
-    found = wanted.cluster.get(Ref(SECRETS, name, wanted.namespace))
+    found = wanted.store_secret
     if found is None:
         yield failed("Secrets", f"{name} is not in {wanted.namespace}", "berth render --with-secrets writes it",
                      PrerequisiteMissing)  # fmt: skip
@@ -88,7 +88,7 @@ def _decoded(secret: Document, key: str) -> object:
 def store(wanted: Wanted) -> Iterator[Checked]:
     """Whether the store answers from here, and whether what is to be served is complete in it."""
     declared = wanted.stack.storage.s3 if wanted.stack else None
-    if declared is None or wanted.stack is None:
+    if declared is None:
         return
     url = endpoint(declared)
     parts = urlsplit(url)
@@ -107,9 +107,8 @@ def store(wanted: Wanted) -> Iterator[Checked]:
 
 def _weights(wanted: Wanted, url: str, region: str) -> Iterator[Checked]:
     """The deliveries on S3, asked with the keys of the Secret that the pods get."""
-    name = storage_key(wanted.stack) if wanted.stack else None
     try:
-        found = wanted.cluster.get(Ref(SECRETS, name, wanted.namespace)) if name else None
+        found = wanted.store_secret
     except AuthError:
         found = None
     data = (found or {}).get("data") or {}
