@@ -27,6 +27,8 @@ _MARKS = ("Initializing a V1 LLM engine", "Starting to load model", "Loading wei
           "init engine (profile", "Engine 000")  # fmt: skip
 _TIME = re.compile(r"(?:INFO|WARNING|ERROR) \d\d-\d\d (\d\d:\d\d:\d\d) ")
 Document = dict[str, Any]
+Moments = Iterator[tuple[str, str]]
+_DONE = {"terminated": {"exitCode": 0, "startedAt": FETCHED_FROM, "finishedAt": FETCHED_TO}}
 
 
 def moments(scene: Scene) -> Iterator[tuple[str, str]]:
@@ -44,11 +46,10 @@ def moments(scene: Scene) -> Iterator[tuple[str, str]]:
     yield "download", ""
     scene.log("[60.0 s] fetch: 12.00 GB of 47.14 GB, 410.00 MB/s, 86 s left\n", container="storage-initializer")
     yield "download", "12.00 GB of 47.14 GB"
-    done = {"terminated": {"exitCode": 0, "startedAt": FETCHED_FROM, "finishedAt": FETCHED_TO}}
-    _pod(scene, init={"state": done})
+    _pod(scene, init={"state": _DONE})
     yield "image", "pulling example.com/vllm"
     running = {"state": {"running": {"startedAt": STARTED}}}
-    _pod(scene, init={"state": done}, engine=running)
+    _pod(scene, init={"state": _DONE}, engine=running)
     scene.event("Pulled", f'Successfully pulled image "x" in 55s (55s including waiting). Image size: {IMAGE_BYTES} '
                           "bytes.")  # fmt: skip
     yield "process", ""
@@ -57,12 +58,8 @@ def moments(scene: Scene) -> Iterator[tuple[str, str]]:
             server.write_log(NAMESPACE, scene.pod, "kserve-container", line, at=when)
         yield stage, ""
     scene.service(ready="True")
-    _pod(scene, init={"state": done}, engine=running | {"ready": True, "started": True}, ready=True)
+    _pod(scene, init={"state": _DONE}, engine=running | {"ready": True, "started": True}, ready=True)
     yield "ready", ""
-
-
-Moments = Iterator[tuple[str, str]]
-_DONE = {"terminated": {"exitCode": 0, "startedAt": FETCHED_FROM, "finishedAt": FETCHED_TO}}
 
 
 def _until(scene: Scene, stage: str) -> Moments:

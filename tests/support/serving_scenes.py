@@ -40,6 +40,13 @@ class Scene:
             "status": {"allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]},
         })  # fmt: skip
 
+    def has_driver(self, version: str) -> None:
+        """The driver of the node, as GPU feature discovery labels it."""
+        node = self.server.get("Node", "gpu-1")
+        assert node is not None
+        node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = version
+        self.server.put(node)
+
     def service(self, *, ready: str = "False", generation: int = 1, reason: str = "", message: str = "") -> Document:
         """The InferenceService; `generation` is what its controller has observed."""
         spec = {"predictor": {"minReplicas": 1, "model": {"modelFormat": {"name": "vLLM"}, "runtime": "vllm-runtime",

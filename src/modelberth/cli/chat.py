@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ from modelberth.cli.options import output_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from modelberth.adapters.kubernetes_api import Target
     from modelberth.adapters.openai_answers import StreamedAnswer
     from modelberth.base.errors import BerthError
-    from modelberth.flows.conversation import Partner, Round
+    from modelberth.flows.conversation import Partner, Piece, Round
 
 EPILOG = """\b
 Examples:
@@ -66,7 +67,7 @@ def command(
 def _lines() -> Iterator[str]:
     """What a person types, or what comes in through a pipe."""
     while True:
-        if sys.stdin.isatty():
+        if _is_person():
             click.echo("> ", nl=False, err=True)
         line = sys.stdin.readline()
         if not line or line.strip() == "/exit":
@@ -84,6 +85,11 @@ class _Said:
     text: str = ""
     answer: StreamedAnswer | None = None
     error: BerthError | None = None
+
+    def take(self, piece: Piece) -> None:
+        """The next piece; nothing comes after one that ends it."""
+        self.text = piece.answer.answer.text if piece.answer else self.text + piece.text
+        self.answer, self.error = piece.answer, piece.error
 
     @property
     def is_stopped(self) -> bool:
@@ -117,9 +123,7 @@ def _take_all(asked: Round, said: list[_Said], show: Callable[[str], None]) -> N
     while True:
         try:
             while (piece := asked.next()) is not None:
-                each = said[piece.partner]
-                each.text = piece.answer.answer.text if piece.answer else each.text + piece.text
-                each.answer, each.error = piece.answer or each.answer, piece.error or each.error
+                said[piece.partner].take(piece)
                 show(piece.text)
             return
         except Interrupted:
@@ -136,30 +140,32 @@ def _is_person() -> bool:
 @contextmanager
 def _view(said: list[_Said], form: str) -> Iterator[Callable[[str], None]]:
     """How answers are shown while they come: one piece by piece, several beside each other where a person looks."""
-    from modelberth.cli.output import data, is_terminal, piece, side_by_side
+    from modelberth.cli.output import data, is_terminal, piece
 
     if form != "table":
         yield lambda _text: None
     elif len(said) == 1:
         yield piece
         data("")
-    elif not is_terminal(sys.stdout):
-        yield lambda _text: None
-        data("\n".join(side_by_side(_texts(said))))
     else:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(highlight=False, markup=False, emoji=False)
-        shown = Live(console=console, get_renderable=lambda: "\n".join(side_by_side(_texts(said))), transient=True,
-                     refresh_per_second=8, redirect_stdout=False, redirect_stderr=False)  # fmt: skip
-        with shown:
+        with _live(said) if is_terminal(sys.stdout) else nullcontext():
             yield lambda _text: None
-        data("\n".join(side_by_side(_texts(said))))
+        data(_beside(said))
 
 
-def _texts(said: list[_Said]) -> list[str]:
-    return [f"{each.name}: {printable(each.text)}" for each in said]
+def _live(said: list[_Said]) -> AbstractContextManager[object]:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    return Live(console=console, get_renderable=lambda: _beside(said), transient=True, refresh_per_second=8,
+                redirect_stdout=False, redirect_stderr=False)  # fmt: skip
+
+
+def _beside(said: list[_Said]) -> str:
+    from modelberth.cli.output import side_by_side
+
+    return "\n".join(side_by_side([f"{each.name}: {printable(each.text)}" for each in said]))
 
 
 def _tell(said: list[_Said]) -> None:
@@ -182,7 +188,7 @@ def _tell(said: list[_Said]) -> None:
 def _plain(said: _Said, prompt: str) -> dict[str, Any]:
     one = said.answer
     return {
-        "name": said.name, "model": said.model, "prompt": prompt, "text": one.answer.text if one else said.text,
+        "name": said.name, "model": said.model, "prompt": prompt, "text": said.text,
         "stopped": said.is_stopped, "tokens": one.answer.tokens if one else None,
         "firstTokenSeconds": round(one.first_seconds, 6) if one else None,
         "tokensPerSecond": round(one.tokens_per_second, 3) if one else None,

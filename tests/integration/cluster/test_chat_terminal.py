@@ -22,7 +22,7 @@ class Slow:
 
     def __init__(self, http_server: Any, word: str) -> None:
         self.asked: list[list[str]] = []
-        self.go_on, self.word = Event(), word
+        self.go_on = Event()
         slow = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -387,12 +387,9 @@ def test_the_rendered_script_runs_it_all(
 def test_what_no_waiting_would_mend_stops_a_deployment_before_it_begins(
     on_cluster: Any, server: KubeServer, played: Any, spec: Path
 ) -> None:
-    played(Scene.ready)
+    scene = played(Scene.ready)
     server.remove("Secret", "minio-connection", NAMESPACE)
-    node = server.get("Node", "gpu-1")
-    assert node is not None
-    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = "580.65.06"
-    server.put(node)
+    scene.has_driver("580.65.06")
     done = on_cluster("deploy", spec, "--yes")
     assert done.returncode == 3
     assert "2 of what the stack needs is not there; nothing was changed" in done.stderr

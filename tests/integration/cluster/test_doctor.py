@@ -144,10 +144,7 @@ def test_the_driver_and_the_image(on_cluster: Any, scene: Scene, server: KubeSer
                                   driver: str, said: str) -> None:  # fmt: skip
     put_keys(server, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     spec.write_text(SPEC.replace('"3.0"', f'"{version}"'))
-    node = server.get("Node", "gpu-1")
-    assert node is not None
-    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = driver
-    server.put(node)
+    scene.has_driver(driver)
     found = checks(on_cluster("doctor", spec, "-o", "json"))["driver"]
     assert found[0] == ("failed" if said else "ok")
     assert said in found[1]
@@ -218,10 +215,7 @@ def test_the_gpu_operator(on_cluster: Any, scene: Scene, server: KubeServer) -> 
 def test_the_driver_and_a_release_of_vllm(on_cluster: Any, scene: Scene, server: KubeServer, spec: Path, vllm: str,
                                           driver: str, said: str) -> None:  # fmt: skip
     spec.write_text(SPEC.replace('{kind: rhoai, version: "3.0"}', f'{{kind: kserve, version: "0.17", vllm: "{vllm}"}}'))
-    node = server.get("Node", "gpu-1")
-    assert node is not None
-    node["metadata"]["labels"]["nvidia.com/cuda.driver-version.full"] = driver
-    server.put(node)
+    scene.has_driver(driver)
     found = checks(on_cluster("doctor", spec, "-o", "json"))["driver"]
     assert found[0] == ("failed" if said else "ok")
     assert said in found[1]
